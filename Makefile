@@ -1,0 +1,61 @@
+# Tidegate. `make run` streams a completion on a fresh machine; `make test` is everything CI runs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check bench microbench soak docs fmt clean servers
+
+help: ## show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/.run: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Tidegate needs Python 3.11 or newer; '$(PYTHON)' is older. Try: make run PYTHON=python3.12"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group test
+	@touch $@
+
+run: $(VENV)/.run ## start the mock provider and the gateway, stream one completion, keep serving
+	@$(BIN)/tidegate demo $(ARGS)
+
+servers: ## install nginx and wrk where Debian's packages can be had (tests and bench skip what is missing)
+	@scripts/install-servers
+
+check: $(VENV)/.test ## lint, types, import rules, fast tests: seconds
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/pytest -m 'not slow' -x
+
+test: $(VENV)/.test servers ## everything CI runs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/pytest --cov --cov-report=term
+
+bench: $(VENV)/.run servers ## measure against nginx in the same run; writes bench.json
+	@$(BIN)/tidegate bench $(ARGS)
+
+microbench: $(VENV)/.test ## micro-benchmarks of the hot functions, beside published figures
+	$(BIN)/pytest tests/micro --benchmark-enable --benchmark-only -o addopts=-q
+
+soak: $(VENV)/.test ## ten minutes of mixed streams with random faults; everything must come back to zero
+	$(BIN)/python -m tests.soak $(ARGS)
+
+docs: $(VENV)/.test ## write the generated pages (docs/verdicts.md) anew
+	$(BIN)/python scripts/generate-docs
+
+fmt: $(VENV)/.test ## format and fix what can be fixed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove what make made
+	rm -rf $(VENV) .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,1 @@
+"""May it run? Identity, and the catalogue of models."""

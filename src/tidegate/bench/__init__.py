@@ -1,0 +1,1 @@
+"""`tidegate bench`: the same load on the mock, on nginx and on Tidegate, in one run."""

@@ -1,0 +1,1 @@
+"""What frames mean, and how a request is written."""

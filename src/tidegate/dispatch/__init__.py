@@ -1,0 +1,1 @@
+"""Gets a stream: which target, how long each phase may take."""

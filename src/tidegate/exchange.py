@@ -1,0 +1,254 @@
+"""The stations of an exchange, and the duct its bytes flow through.
+
+A value's type says how far an exchange has come: Arrival, Admitted, Attempt, Stream, Ending. One Outcome goes along, is
+written once and read by every layer on exit. Pure words: instants are handed in, in seconds of the loop's monotonic clock.
+"""
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import Final, Literal, Protocol
+
+from msgspec import Raw, Struct, field
+
+from tidegate.kernel.units import Duration
+from tidegate.verdict import Fault, Verdict
+
+Path = Literal["raw", "spliced", "translated"]
+"""The road bytes took: untouched, with members or frames exchanged, or through the event model."""
+
+GAP_BOUNDS_S: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 120.0)
+"""Upper bounds, in seconds, of the buckets that inter-token gaps are counted in."""
+
+
+class Ending(Struct, frozen=True):
+    """How a stream ended: the table's row, and a sentence for the client where the row's own is too general."""
+
+    verdict: Verdict
+    message: str = ""
+
+
+class Usage(Struct):
+    """Tokens of one exchange.
+
+    Holds: `estimated` is true when the provider did not say and the numbers were judged from what was seen.
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    estimated: bool = False
+
+
+class Timeouts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Seconds that each phase of an attempt may take; 0 is off."""
+
+    connect_s: Duration = field(default=10.0, name="connect")
+    headers_s: Duration = field(default=60.0, name="headers")
+    first_token_s: Duration = field(default=300.0, name="first_token")
+    idle_s: Duration = field(default=30.0, name="idle")
+    total_s: Duration = field(default=900.0, name="total")
+    response_s: Duration = field(default=600.0, name="response")
+
+
+class Target(Struct, frozen=True):
+    """Where a model's requests go: a provider's name, and the model's name there."""
+
+    provider: str
+    model: str
+    timeouts: Timeouts = Timeouts()
+
+
+class Model(Struct, frozen=True):
+    """What clients ask for, and where it goes."""
+
+    name: str
+    targets: tuple[Target, ...]
+
+
+class Identity(Struct, frozen=True):
+    """Who asks. `key_id` is the configured name of a key, never the key."""
+
+    key_id: str = ""
+    tenant: str = ""
+
+
+class Ask(Struct):
+    """A client's request as far as the gateway needs it.
+
+    Holds: `body` is what the client sent, and is emptied once nobody will send it again; `members` are the top-level
+    members' own bytes in their order, decoded only when the request must be changed.
+    """
+
+    model: str
+    stream: bool
+    wants_usage: bool
+    body: bytes
+    choices: int = 1
+    stream_options: Raw | None = None
+
+
+class Upload(Protocol):
+    """A request's body on its way in."""
+
+    async def read(self) -> bytes:
+        """Give the whole body. Errors: Refused (too_large, request_timeout, bad_request)."""
+        ...
+
+
+class AttemptRecord(Struct):
+    """What one attempt did, for the log and the ledger. Instants are 0.0 until they happen."""
+
+    provider: str
+    model: str
+    started_at: float
+    connected_at: float = 0.0
+    sent_at: float = 0.0
+    headed_at: float = 0.0
+    content_at: float = 0.0
+    reused: bool = False
+    verdict: Verdict | None = None
+
+
+class Flowing(Struct):
+    """What was seen while bytes flowed. Shape: `gaps[i]` counts inter-token gaps up to GAP_BOUNDS_S[i], the last is above."""
+
+    frames: int = 0
+    bytes_out: int = 0
+    content_bytes: int = 0
+    first_write_at: float = 0.0
+    last_token_at: float = 0.0
+    gap_max_s: float = 0.0
+    gap_sum_s: float = 0.0
+    blocked_s: float = 0.0
+    gaps: list[int] = field(default_factory=lambda: [0] * (len(GAP_BOUNDS_S) + 1))
+
+
+class Outcome:
+    """Everything one exchange came to: one write-once ending, usage, attempts, instants. Layers read it on exit."""
+
+    __slots__ = (
+        "attempts", "ended_at", "ending", "finish_reason", "flowing", "key_id", "model", "path", "received_at",
+        "status", "stream", "tenant", "usage",
+    )  # fmt: skip
+
+    def __init__(self, received_at: float) -> None:
+        self.received_at = received_at
+        self.ended_at = 0.0
+        self.ending: Ending | None = None
+        self.status = 0
+        self.usage: Usage | None = None
+        self.finish_reason = ""
+        self.attempts: list[AttemptRecord] = []
+        self.flowing = Flowing()
+        self.path: Path = "raw"
+        self.stream = False
+        self.model = ""
+        self.key_id = ""
+        self.tenant = ""
+
+    def end(self, ending: Ending, at: float, status: int = 0) -> bool:
+        """Write the ending once; later ones change nothing. Gives whether this was the first."""
+        if self.ending is not None:
+            return False
+        self.ending = ending
+        self.ended_at = at
+        self.status = status or ending.verdict.status
+        return True
+
+
+class Arrival(Struct):
+    """A request whose head is read. Shape: header names are lower case; a repeated header's values are joined by ', '."""
+
+    request_id: str
+    connection_id: int
+    route: str
+    headers: Mapping[bytes, bytes]
+    peer: str
+    body: Upload
+    outcome: Outcome
+
+
+class Admitted(Struct, frozen=True):
+    """A request that may run: who asks, what for, and which model it is."""
+
+    arrival: Arrival
+    identity: Identity
+    ask: Ask
+    model: Model
+
+
+class Attempt(Struct, frozen=True):
+    """One try at one target. `phases` hears when the attempt moves on, so that each phase has its own deadline."""
+
+    admitted: Admitted
+    target: Target
+    record: AttemptRecord
+
+
+class ReplyHead(Struct, frozen=True):
+    """Status and headers of a reply. Shape: header names are lower case, hop-by-hop ones are gone."""
+
+    status: int
+    headers: tuple[tuple[bytes, bytes], ...]
+
+
+class Flow(Protocol):
+    """What a reader tells whoever feeds it."""
+
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+    def gone(self) -> None: ...
+
+
+class Sink(Protocol):
+    """Where bytes go. Never blocks, never raises."""
+
+    def bind(self, flow: Flow, /) -> None: ...
+    def start(self, head: ReplyHead, /) -> None: ...
+    def write(self, data: bytes, /) -> None: ...
+    def finish(self, ending: Ending, /) -> None: ...
+    def abort(self) -> None: ...
+
+
+class Source(Protocol):
+    """Where bytes come from. `attach` gives first what was read while opening, then what comes."""
+
+    def attach(self, sink: Sink, /) -> None: ...
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+    def abort(self) -> None: ...
+
+
+class Client(Sink, Protocol):
+    """The client of one exchange: a Sink that can also be refused, and that notices when it is left alone."""
+
+    def present(self) -> AbstractAsyncContextManager[None]:
+        """Give the scope in which a client that leaves, or `end`, cancels the opening and becomes a Fault."""
+        ...
+
+    def end(self, ending: Ending, /) -> None:
+        """End an exchange that is still opening."""
+        ...
+
+    def refuse(self, fault: Fault, /) -> None:
+        """Answer with an error; nothing is said when the client is gone."""
+        ...
+
+    def unsent(self) -> int:
+        """Give the bytes that wait for the client to take them."""
+        ...
+
+
+class Stream(Struct):
+    """An open stream: the first content, or the whole of a short body, is in.
+
+    Shape: `events` is false for a body that is not a stream of frames; `path` says whether the request was changed.
+    """
+
+    attempt: Attempt
+    source: Source
+    head: ReplyHead
+    events: bool
+    strips_usage: bool
+

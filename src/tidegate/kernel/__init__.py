@@ -1,0 +1,1 @@
+"""Mechanisms that two rooms need. Synchronous and small; nothing moves here for one user."""

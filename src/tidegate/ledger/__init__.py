@@ -1,0 +1,1 @@
+"""What each exchange cost: one entry each."""

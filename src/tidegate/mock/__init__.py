@@ -1,0 +1,1 @@
+"""The mock provider: a product feature and our test partner."""

@@ -1,0 +1,1 @@
+"""Bytes to the client: frame boundaries, flow control, usage."""

@@ -1,0 +1,1 @@
+"""Public doubles and conformance checks, for our tests and for yours."""

@@ -1,0 +1,28 @@
+"""What the file may say about providers."""
+
+from typing import Literal
+
+from msgspec import Struct, field
+
+from tidegate.exchange import Timeouts
+from tidegate.kernel.units import Count, Duration, Secret
+
+
+class ConnectionSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The pool of one provider. Holds: `max` 0 is no cap; `idle` is how long an unused connection is kept."""
+
+    max: Count = 0
+    idle_s: Duration = field(default=90.0, name="idle")
+
+
+class ProviderSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One provider: a row of `upstream/providers.py`, its address and its credentials."""
+
+    name: str
+    kind: Literal["openai", "mock"]
+    base_url: str = ""
+    api_key: Secret = Secret("")
+    ca_file: str = ""
+    headers: dict[str, Secret] = field(default_factory=dict)
+    timeouts: Timeouts = Timeouts()
+    connections: ConnectionSettings = ConnectionSettings()

@@ -1,0 +1,1 @@
+"""Where frames end. Sans-IO: bytes in, frames out, a limit on everything."""
