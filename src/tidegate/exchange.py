@@ -4,6 +4,7 @@ A value's type says how far an exchange has come: Arrival, Admitted, Attempt, St
 written once and read by every layer on exit. Pure words: instants are handed in, in seconds of the loop's monotonic clock.
 """
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Literal, Protocol
@@ -123,13 +124,17 @@ class Flowing(Struct):
     blocked_s: float = 0.0
     gaps: list[int] = field(default_factory=lambda: [0] * (len(GAP_BOUNDS_S) + 1))
 
+    def count_gap(self, gap_s: float) -> None:
+        """Count one gap between tokens."""
+        self.gaps[bisect_left(GAP_BOUNDS_S, gap_s)] += 1
+
 
 class Outcome:
     """Everything one exchange came to: one write-once ending, usage, attempts, instants. Layers read it on exit."""
 
     __slots__ = (
-        "attempts", "ended_at", "ending", "finish_reason", "flowing", "key_id", "model", "path", "received_at",
-        "status", "stream", "tenant", "usage",
+        "attempts", "ended_at", "ending", "finish_reason", "flowing", "key_id", "model", "path",
+        "prompt_bytes", "received_at", "status", "stream", "tenant", "usage",
     )  # fmt: skip
 
     def __init__(self, received_at: float) -> None:
@@ -144,6 +149,7 @@ class Outcome:
         self.path: Path = "raw"
         self.stream = False
         self.model = ""
+        self.prompt_bytes = 0
         self.key_id = ""
         self.tenant = ""
 
@@ -243,12 +249,14 @@ class Client(Sink, Protocol):
 class Stream(Struct):
     """An open stream: the first content, or the whole of a short body, is in.
 
-    Shape: `events` is false for a body that is not a stream of frames; `path` says whether the request was changed.
+    Shape: `events` is false for a body that is not a stream of frames; `whole` says that such a body is in already;
+    `changed` says that the request was written anew.
     """
 
     attempt: Attempt
     source: Source
     head: ReplyHead
     events: bool
+    whole: bool
     strips_usage: bool
-
+    changed: bool

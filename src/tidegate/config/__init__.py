@@ -1,0 +1,102 @@
+"""One YAML file and the environment, to one frozen Config; every mistake is reported at once, with file, line and path.
+
+The only room that is handed environment variables. What a setting means belongs to the room that declares it.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from msgspec import Struct, structs
+
+from tidegate.config import environment, rules
+from tidegate.config.decode import Decoder, Place
+from tidegate.config.mistakes import At, ConfigError, Mistake, Mistakes
+from tidegate.config.rules import is_loopback, split_address
+from tidegate.config.settings import Config
+from tidegate.config.show import render, warnings
+from tidegate.config.tree import MAX_BYTES, Node, from_flag, override, parse
+from tidegate.upstream.settings import ProviderSettings
+
+__all__ = (
+    "DEFAULT_FILE", "Config", "ConfigError", "Loaded", "Mistake", "is_loopback", "load", "load_demo", "render",
+    "split_address", "warnings",
+)  # fmt: skip
+
+DEFAULT_FILE: Final = "tidegate.yaml"
+_BASE_URLS: Final = {"openai": "https://api.openai.com/v1"}
+
+
+class Loaded(Struct, frozen=True):
+    """A configuration that can be served. Shape: `notes` are sentences for whoever started it; `source` is where it is from."""
+
+    config: Config
+    notes: tuple[str, ...]
+    source: str
+
+
+def load(path: str | None, environ: Mapping[str, str], overrides: Mapping[str, str] | None = None) -> Loaded:
+    """Give the configuration of a file; without `path`, of `tidegate.yaml` here, else what the environment names.
+
+    Shape: `overrides` are flags' values by the setting's path (`server.port`). Errors: ConfigError.
+    """
+    mistakes = Mistakes()
+    notes: tuple[str, ...] = ()
+    if path is None and Path(DEFAULT_FILE).is_file():
+        path = DEFAULT_FILE
+        notes = (f"using {DEFAULT_FILE} of this directory",)
+    if path is not None:
+        root = parse(_read(path, mistakes), path, environ, mistakes)
+        return Loaded(_settle(root, overrides or {}, mistakes), notes, path)
+    return _from_environment(environ, overrides or {}, with_mock=False)
+
+
+def load_demo(environ: Mapping[str, str], overrides: Mapping[str, str] | None = None) -> Loaded:
+    """Give what the environment names with the built-in mock beside it, whatever files there are. Errors: ConfigError."""
+    return _from_environment(environ, overrides or {}, with_mock=True)
+
+
+def _from_environment(environ: Mapping[str, str], overrides: Mapping[str, str], *, with_mock: bool) -> Loaded:
+    root, notes = environment.tree(environ, with_mock=with_mock)
+    return Loaded(_settle(root, overrides, Mistakes()), notes, "environment")
+
+
+def _read(path: str, mistakes: Mistakes) -> bytes:
+    """Give a file's bytes, one more than allowed at most. Errors: ConfigError."""
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        mistakes.fail(At(path), f"cannot be read: {getattr(error, 'strerror', None) or 'not a file name'}")
+
+
+def _settle(root: Node, overrides: Mapping[str, str], mistakes: Mistakes) -> Config:
+    """Give the nodes as settings. Errors: ConfigError with all that is wrong."""
+    for path, text in overrides.items():
+        root = override(root, path, from_flag(_flag(path), text))
+    decoder = Decoder(mistakes)
+    plain = decoder.read(Config, root, Place())
+    rules.check(decoder.seen, mistakes)
+    mistakes.check()
+    return _resolve(msgspec.convert(plain, Config))
+
+
+def _flag(path: str) -> str:
+    """Give the flag that sets a path: `--port` for `server.port`, `--ops-listen` for `ops.listen`."""
+    return "--" + path.removeprefix("server.").replace(".", "-").replace("_", "-")
+
+
+def _resolve(config: Config) -> Config:
+    """Give the settings with what follows from others filled in, in the one spelling that the rooms expect."""
+    keys = tuple(structs.replace(key, sha256=key.sha256.lower()) for key in config.auth.keys)
+    return structs.replace(
+        config,
+        auth=structs.replace(config.auth, keys=keys),
+        providers=tuple(map(_resolve_provider, config.providers)),
+    )
+
+
+def _resolve_provider(provider: ProviderSettings) -> ProviderSettings:
+    url = provider.base_url or _BASE_URLS.get(provider.kind, "")
+    return structs.replace(provider, base_url=url.rstrip("/"))

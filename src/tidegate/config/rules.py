@@ -1,0 +1,288 @@
+"""What types cannot say: formats of single values, and what fits together. Works on whatever could be read."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from tidegate.config.decode import FAILED, Spot
+from tidegate.config.mistakes import Mistakes, did_you_mean
+from tidegate.config.tree import Node, Table, below
+from tidegate.edge.settings import OpsSettings, ServerSettings
+
+Seen = Mapping[str, list[Spot]]
+
+_DIGEST: Final = re.compile(r"[0-9A-Fa-f]{64}")
+_VISIBLE: Final = re.compile(r"[\x21-\x7e]+")
+_PRINTABLE: Final = re.compile(r"[\x20-\x7e]*")
+_FIELD_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HIGHEST_PORT: Final = 65535
+_LONGEST_NAME: Final = 200
+
+# Hop-by-hop headers end at the gateway (RFC 9110, 7.6.1); the others follow from the request that it writes itself.
+_OURS: Final = frozenset({
+    "accept-encoding", "connection", "content-length", "expect", "host", "keep-alive", "proxy-authenticate",
+    "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "x-request-id",
+})  # fmt: skip
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """Give host and port of `host:port`; an IPv6 host stands in brackets. Errors: ValueError."""
+    host, colon, port = text.rpartition(":")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError("an IPv6 address stands in brackets")
+    if not colon or not _VISIBLE.fullmatch(host) or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > _HIGHEST_PORT:
+        raise ValueError("not host:port")
+    return host, int(port)
+
+
+def _address(text: str) -> tuple[str, int] | None:
+    try:
+        return split_address(text)
+    except ValueError:
+        return None
+
+
+def is_loopback(host: str) -> bool:
+    """Give whether only this machine can reach a host. Shape: a name other than `localhost` is taken for another machine."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def check(seen: Seen, mistakes: Mistakes) -> None:
+    """Note all that does not fit."""
+    for pattern, problem_of in _FORMATS.items():
+        for spot in seen.get(pattern, ()):
+            problem = problem_of(spot)
+            if problem:
+                mistakes.add(spot.node.at, spot.path, problem)
+    _check_unique(seen, mistakes)
+    _check_headers(seen, mistakes)
+    _check_present(seen, mistakes)
+    _check_keys(seen, mistakes)
+    _check_tls(seen, mistakes)
+    _check_targets(seen, mistakes)
+    _check_addresses(seen, mistakes)
+
+
+def _host(spot: Spot) -> str:
+    return (
+        ""
+        if re.fullmatch(r"[0-9A-Za-z_.:%-]+", spot.value)
+        else f"expected an address or a host name, got {_shown(spot)}"
+    )
+
+
+def _port(spot: Spot) -> str:
+    return f"expected a port from 0 to {_HIGHEST_PORT}, got {spot.value}" if spot.value > _HIGHEST_PORT else ""
+
+
+def _listen(spot: Spot) -> str:
+    good = not spot.value or _address(spot.value)
+    return "" if good else f"expected host:port, or '' for none, got {_shown(spot)}"
+
+
+def _file(spot: Spot) -> str:
+    return "" if not spot.value or Path(spot.value).is_file() else f"there is no file {_shown(spot)}"
+
+
+def _digest(spot: Spot) -> str:
+    # The value is not repeated: a key pasted in its place must not end up in a log.
+    return "" if _DIGEST.fullmatch(spot.value) else "expected the 64 hex digits that `tidegate keys hash` prints"
+
+
+def _name(spot: Spot) -> str:
+    if not spot.value:
+        return "expected a name, got ''"
+    good = spot.value.isprintable() and spot.value == spot.value.strip() and len(spot.value) <= _LONGEST_NAME
+    return (
+        ""
+        if good
+        else f"expected at most {_LONGEST_NAME} printable characters without spaces around, got {_shown(spot)}"
+    )
+
+
+def _credential(spot: Spot) -> str:
+    if not spot.value or _VISIBLE.fullmatch(spot.value):
+        return ""
+    at_end = not spot.value.strip() or _VISIBLE.fullmatch(spot.value.strip())
+    place = "a space or line break at an end" if at_end else "a character that a header cannot carry"
+    return f"expected a key of visible ASCII characters, found {place}"
+
+
+def _base_url(spot: Spot) -> str:
+    # The value is not repeated: it may hold credentials.
+    expected = "expected a URL such as https://api.example.com/v1"
+    if not spot.value:
+        return ""
+    try:
+        url = urlsplit(spot.value)
+        if not _VISIBLE.fullmatch(spot.value) or not url.hostname or url.port == 0:
+            return f"{expected}, with a host and no spaces"
+    except ValueError:
+        return f"{expected}, with a valid host and port"
+    if url.scheme not in ("http", "https"):
+        return f"{expected}, beginning with http:// or https://"
+    if "@" in url.netloc:
+        return f"{expected}, without credentials: they belong in api_key"
+    return f"{expected}, without query or fragment" if "?" in spot.value or "#" in spot.value else ""
+
+
+_FORMATS: Final[Mapping[str, Callable[[Spot], str]]] = {
+    "server.host": _host,
+    "server.port": _port,
+    "server.tls.cert": _file,
+    "server.tls.key": _file,
+    "ops.listen": _listen,
+    "auth.keys[].id": _name,
+    "auth.keys[].sha256": _digest,
+    "providers[].name": _name,
+    "providers[].base_url": _base_url,
+    "providers[].api_key": _credential,
+    "providers[].ca_file": _file,
+    "models[].name": _name,
+    "models[].aliases[]": _name,
+}
+
+
+def _shown(spot: Spot) -> str:
+    """Give a value as a message may show it."""
+    return str(getattr(spot.node, "shown", "a value"))
+
+
+def _child(spot: Spot, name: str) -> Node:
+    """Give the node of a member where it is written, else the one around it."""
+    return spot.node.entries.get(name, spot.node) if isinstance(spot.node, Table) else spot.node
+
+
+def _members(seen: Seen, pattern: str) -> dict[str, Any]:
+    """Give the members of a section that is there once; none where it is not there."""
+    spots = seen.get(pattern)
+    return spots[0].value if spots else {}
+
+
+def _check_unique(seen: Seen, mistakes: Mistakes) -> None:
+    models = [*seen.get("models[].name", ()), *seen.get("models[].aliases[]", ())]
+    digests = [Spot(spot.path, spot.node, spot.value.lower()) for spot in seen.get("auth.keys[].sha256", ())]
+    _refuse_twins(seen.get("providers[].name", ()), "this provider's name", mistakes)
+    _refuse_twins(sorted(models, key=lambda spot: spot.node.at.line), "this model name or alias", mistakes)
+    _refuse_twins(seen.get("auth.keys[].id", ()), "this key id", mistakes)
+    _refuse_twins(digests, "this digest", mistakes)
+
+
+def _refuse_twins(spots: Iterable[Spot], what: str, mistakes: Mistakes) -> None:
+    first: dict[str, Spot] = {}
+    for spot in spots:
+        twin = first.setdefault(spot.value, spot)
+        if twin is not spot and spot.value:
+            mistakes.add(spot.node.at, spot.path, f"{what} is taken by {twin.path}{_on_line(twin)}")
+
+
+def _on_line(spot: Spot) -> str:
+    return f" on line {spot.node.at.line}" if spot.node.at.line else ""
+
+
+def _check_headers(seen: Seen, mistakes: Mistakes) -> None:
+    for spot in seen.get("providers[].headers", ()):
+        names: set[str] = set()
+        for name, value in spot.value.items():
+            problem = _header(name, value, names)
+            names.add(name.lower())
+            if problem:
+                mistakes.add(_child(spot, name).at, below(spot.path, name), problem)
+
+
+def _header(name: str, value: Any, names: set[str]) -> str:
+    if _FIELD_NAME.fullmatch(name) is None:
+        return "expected the name of a header"
+    if name.lower() in _OURS:
+        return "this header is set by the gateway alone"
+    if name.lower() in names:
+        return "this header is there in another spelling already"
+    good = value is FAILED or _PRINTABLE.fullmatch(value)
+    return (
+        "" if good else "expected printable ASCII, found a line break or another character that a header cannot carry"
+    )
+
+
+def _check_present(seen: Seen, mistakes: Mistakes) -> None:
+    """Refuse a configuration that can answer nothing."""
+    for root in seen.get("", ()):
+        for name, one in (("providers", "provider"), ("models", "model")):
+            if not root.value.get(name):
+                mistakes.add(_child(root, name).at, name, f"expected at least one {one}")
+
+
+def _check_keys(seen: Seen, mistakes: Mistakes) -> None:
+    for auth in seen.get("auth", ()):
+        if auth.value.get("mode") == "keys" and not auth.value.get("keys"):
+            mistakes.add(_child(auth, "keys").at, "auth.keys", "expected at least one key, as auth.mode is keys")
+    for provider in seen.get("providers[]", ()):
+        url = provider.value.get("base_url", "")
+        if provider.value.get("kind") != "openai" or provider.value.get("api_key") or url is FAILED:
+            continue
+        if not is_loopback(_host_and_port(url)[0]):
+            at = _child(provider, "api_key").at
+            mistakes.add(
+                at, below(provider.path, "api_key"), "required for kind openai, unless base_url is on this machine"
+            )
+
+
+def _check_tls(seen: Seen, mistakes: Mistakes) -> None:
+    for tls in seen.get("server.tls", ()):
+        for name, other in (("cert", "key"), ("key", "cert")):
+            if tls.value.get(name) and not tls.value.get(other):
+                mistakes.add(_child(tls, other).at, below(tls.path, other), f"required, as {name} is set")
+
+
+def _check_targets(seen: Seen, mistakes: Mistakes) -> None:
+    for spot in seen.get("models[].targets", ()):
+        if len(spot.value) != 1:
+            mistakes.add(spot.node.at, spot.path, f"expected one target, got {len(spot.value)}")
+    names = [spot.value for spot in seen.get("providers[].name", ())]
+    known = _members(seen, "").get("providers", [])
+    if not names or known is FAILED or len(known) != len(names):
+        return  # a provider's own name is in doubt, so that nobody can say which one is missing
+    for spot in seen.get("models[].targets[].provider", ()):
+        if spot.value and spot.value not in names:
+            mistakes.add(
+                spot.node.at, spot.path, f"no provider has the name {_shown(spot)}", did_you_mean(spot.value, names)
+            )
+
+
+def _host_and_port(url: str) -> tuple[str, int]:
+    """Give where a URL leads; an empty host where it leads nowhere."""
+    try:
+        parts = urlsplit(url)
+        return parts.hostname or "", parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
+    except ValueError:
+        return "", 0
+
+
+def _check_addresses(seen: Seen, mistakes: Mistakes) -> None:
+    """Refuse two listeners on one address, and a provider that is this gateway itself."""
+    server = _members(seen, "server")
+    host, port = server.get("host", ServerSettings().host), server.get("port", ServerSettings().port)
+    if host is FAILED or port is FAILED or not port:
+        return
+    listen = _members(seen, "ops").get("listen", OpsSettings().listen)
+    if listen is not FAILED and _address(listen) == (host, port):
+        at = (seen.get("ops.listen") or seen["server.port"])[0].node.at
+        mistakes.add(at, "ops.listen", f"the main port listens on {host}:{port} already")
+    for spot in seen.get("providers[].base_url", ()):
+        there, at_port = _host_and_port(spot.value)
+        if at_port == port and _same_host(there, host):
+            mistakes.add(spot.node.at, spot.path, "this is the gateway's own address; expected the provider's")
+
+
+def _same_host(there: str, ours: str) -> bool:
+    if ours in ("0.0.0.0", "::"):  # noqa: S104 (compared, not bound)
+        return is_loopback(there)
+    here = "127.0.0.1"
+    return bool(there) and (here if there == "localhost" else there) == (here if ours == "localhost" else ours)

@@ -1,0 +1,260 @@
+"""The client of one exchange: its request's body on the way in, its answer on the way out, its presence in between."""
+
+import asyncio
+from collections.abc import Callable
+from types import TracebackType
+from typing import Final, Protocol
+
+from tidegate.dialect import Dialect
+from tidegate.edge.chunked import ChunkedBody
+from tidegate.edge.intake import CHUNKED, Head
+from tidegate.edge.reply import Dates, refusal, render
+from tidegate.edge.settings import ServerSettings
+from tidegate.exchange import Ending, Fault, Flow, ReplyHead
+from tidegate.verdict import CLIENT_GONE, REQUEST_TIMEOUT, TOO_LARGE, Refused
+
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_CHUNKED: Final = b"transfer-encoding: chunked\r\n"
+
+
+class Line(Protocol):
+    """What a client needs of its connection."""
+
+    @property
+    def dates(self) -> Dates: ...
+    def write(self, data: bytes, /) -> None: ...
+    def unsent(self) -> int: ...
+    def abort(self) -> None: ...
+    def closing(self) -> bool: ...
+
+
+class HttpClient:
+    """One request on one connection. Fits exchange.Client and exchange.Upload.
+
+    Holds: the body's bytes, until they are read; once answered, `answered` says that the connection can go on.
+    """
+
+    __slots__ = (
+        "_chunked", "_coded", "_dialect", "_ending", "_flow", "_head", "_line", "_parts", "_received", "_reply",
+        "_settings", "_started", "_task", "_waiter", "answered", "body_complete", "gone", "keeps", "request_id",
+    )  # fmt: skip
+
+    def __init__(self, head: Head, line: Line, settings: ServerSettings, dialect: Dialect, request_id: str) -> None:
+        self._head = head
+        self._line = line
+        self._settings = settings
+        self._dialect = dialect
+        self.request_id = request_id
+        self.keeps = head.keeps
+        self._coded = ChunkedBody(settings.max_body_bytes, settings.max_header_bytes) if head.length == CHUNKED else None
+        self._parts: list[bytes] = []
+        self._received = 0
+        self.body_complete = head.length == 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._task: asyncio.Task[object] | None = None
+        self._ending: Ending | None = None
+        self._flow: Flow | None = None
+        self._reply: bytes | None = None
+        self._chunked = False
+        self._started = False
+        self.answered = False
+        self.gone = False
+
+    # --- Upload ----------------------------------------------------------------------------------------------------
+
+    def feed(self, data: bytes) -> bytes:
+        """Take body bytes; give those after its end. Errors: Refused, through `read`."""
+        if self._coded is not None:
+            try:
+                rest = self._coded.feed(data)
+            except Refused as fault:
+                self.keeps = False
+                self._coded.parts.clear()
+                self._wake(fault)
+                return b""
+            self.body_complete = self._coded.done
+        else:
+            missing = self._head.length - self._received
+            piece = data[:missing]
+            self._parts.append(piece)
+            self._received += len(piece)
+            rest = data[missing:]
+            self.body_complete = self._received == self._head.length
+        if self.body_complete:
+            self._wake(None)
+        return rest
+
+    def held(self) -> int:
+        """Give the bytes of the body that are held."""
+        return self._coded.size if self._coded is not None else self._received
+
+    async def read(self) -> bytes:
+        """Give the whole body. Errors: Refused (too_large, request_timeout, bad_request, header_too_large)."""
+        limit = self._settings.max_body_bytes
+        if self._head.length > limit:
+            raise Refused(TOO_LARGE, f"the body is larger than {limit} bytes (server.max_body_bytes)")
+        if not self.body_complete:
+            await self._wait()
+        elif self._waiter is not None:
+            self._waiter.result()
+        parts = self._coded.parts if self._coded is not None else self._parts
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        parts.clear()
+        self._received = 0
+        return body
+
+    async def _wait(self) -> None:
+        if self._waiter is None:
+            self._waiter = asyncio.get_running_loop().create_future()
+            if self._head.expects:
+                self._line.write(_CONTINUE)
+        try:
+            async with asyncio.timeout(self._settings.body_timeout_s or None):
+                await self._waiter
+        except TimeoutError as error:
+            raise Refused(REQUEST_TIMEOUT, "the body came too slowly (server.body_timeout)") from error
+
+    def _wake(self, fault: Refused | None) -> None:
+        if self._waiter is None:
+            if fault is None:
+                return
+            self._waiter = asyncio.get_running_loop().create_future()
+        if self._waiter.done():
+            return
+        if fault is None:
+            self._waiter.set_result(None)
+        else:
+            self._waiter.set_exception(fault)
+            self._waiter.exception()  # seen, even if nobody reads the body after all
+
+    # --- presence --------------------------------------------------------------------------------------------------
+
+    def present(self) -> "_Presence":
+        """Give the scope in which leaving cancels the opening."""
+        return _Presence(self)
+
+    def enter(self, task: asyncio.Task[object] | None) -> None:
+        """Begin to be present in a task. Errors: Fault when the client is gone already."""
+        if self._ending is not None:
+            raise Fault(self._ending.verdict, self._ending.message)
+        self._task = task
+
+    def leave(self) -> Ending | None:
+        """Stop being present; give why the task was cancelled, if it was by us."""
+        self._task = None
+        return self._ending
+
+    def end(self, ending: Ending, /) -> None:
+        """End an exchange that is still opening; an open one is ended by its relay."""
+        if self._ending is None:
+            self._ending = ending
+            if self._task is not None and self._flow is None:
+                self._task.cancel()
+
+    def lost(self) -> None:
+        """Take notice that the connection is gone."""
+        self.gone = True
+        if self._flow is not None:
+            self._flow.gone()
+        else:
+            self.end(Ending(CLIENT_GONE))
+
+    # --- Sink ------------------------------------------------------------------------------------------------------
+
+    def bind(self, flow: Flow, /) -> None:
+        """Let a flow hear of back-pressure and of the client's leaving."""
+        self._flow = flow
+        if self.gone:
+            flow.gone()
+
+    @property
+    def flow(self) -> Flow | None:
+        """Who feeds this client."""
+        return self._flow
+
+    def start(self, head: ReplyHead, /) -> None:
+        """Take the head; it is written together with the first bytes."""
+        framing = b""
+        length = next((value for name, value in head.headers if name == b"content-length"), None)
+        if length is None:
+            if self._head.version == "1.1":
+                self._chunked = True
+                framing = _CHUNKED
+            else:
+                self.keeps = False  # HTTP/1.0: the body ends with the connection
+        self._reply = render(head, self.request_id, self._line.dates.now(), framing=framing, keeps=self.keeps)
+
+    def write(self, data: bytes, /) -> None:
+        """Send payload."""
+        if self._chunked:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        if self._reply is not None:
+            data = self._reply + data
+            self._reply = None
+            self._started = True
+        self._line.write(data)
+
+    def finish(self, ending: Ending, /) -> None:  # noqa: ARG002
+        """End the answer's body cleanly."""
+        self._flow = None
+        tail = self._reply or b""
+        if self._chunked:
+            tail += b"0\r\n\r\n"
+        self._reply = None
+        if tail:
+            self._line.write(tail)
+        self.answered = True
+
+    def abort(self) -> None:
+        """Break the connection: what the client has is not whole."""
+        self._flow = None
+        self._line.abort()
+
+    def refuse(self, fault: Fault, /) -> None:
+        """Answer with an error."""
+        self._flow = None
+        if self._line.closing() or self.gone:
+            return
+        if self._started:
+            self._line.abort()
+            return
+        if not self.body_complete:
+            self.keeps = False
+        self._reply = None
+        self._line.write(
+            refusal(fault, self._dialect, self.request_id, self._line.dates.now(), keeps=self.keeps)
+        )
+        self.answered = True
+
+    def unsent(self) -> int:
+        """Give the bytes that wait for the client to take them."""
+        return self._line.unsent()
+
+
+class _Presence:
+    """Converts a cancellation that the client's leaving caused into a Fault, and no other."""
+
+    __slots__ = ("_cancelling", "_client", "_task")
+
+    def __init__(self, client: HttpClient) -> None:
+        self._client = client
+        self._task: asyncio.Task[object] | None = None
+        self._cancelling = 0
+
+    async def __aenter__(self) -> None:
+        self._task = asyncio.current_task()
+        if self._task is not None:
+            self._cancelling = self._task.cancelling()
+        self._client.enter(self._task)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        ending = self._client.leave()
+        if ending is None or kind is not asyncio.CancelledError or self._task is None:
+            return
+        if self._task.uncancel() <= self._cancelling:
+            raise Fault(ending.verdict, ending.message) from None
+
+
+Conductor = Callable[["HttpClient"], object]

@@ -1,0 +1,218 @@
+"""Everything that is not hot: Starlette apps behind uvicorn's HTTP protocol, one for clients and one for operators."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from tidegate.dialect import Dialect
+from tidegate.edge.intake import request_id
+from tidegate.edge.reply import error_body
+from tidegate.exchange import Arrival, Ending, Fault, Identity, Outcome
+from tidegate.verdict import BUG, COMPLETED, METHOD, NOT_FOUND, UNKNOWN_MODEL, Again, Refused
+
+
+class Identifying(Protocol):
+    """Says who asks."""
+
+    def identify(self, headers: Mapping[bytes, bytes], /) -> Identity:
+        """Give who asks. Errors: Refused (unauthenticated)."""
+        ...
+
+
+class Recording(Protocol):
+    """Writes down what each exchange came to."""
+
+    def started(self, arrival: Arrival) -> None:
+        """Count an exchange that begins."""
+        ...
+
+    def record(self, arrival: Arrival, outcome: Outcome) -> None:
+        """Write its one entry."""
+        ...
+
+
+class Health(Protocol):
+    """How the process is."""
+
+    def ready(self) -> bool:
+        """Whether new work makes sense here."""
+        ...
+
+    def summary(self) -> dict[str, object]:
+        """Give what operators want to know at a glance."""
+        ...
+
+
+class UvicornHost:
+    """Makes uvicorn protocols for connections that we accepted. Only what a contract test pins is used of uvicorn."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._config = uvicorn.Config(
+            app, log_config=None, access_log=False, lifespan="off", ws="none", server_header=False, proxy_headers=False
+        )
+        self._config.load()
+        self._state = ServerState()
+
+    def __call__(self) -> asyncio.Protocol:
+        """Give a new protocol, made as uvicorn itself makes one for an upgrade."""
+        return HttpToolsProtocol(config=self._config, server_state=self._state, app_state={})
+
+    @property
+    def connections(self) -> int:
+        """Connections that uvicorn's protocols hold."""
+        return len(self._state.connections)
+
+    def shut_down(self) -> None:
+        """Close idle connections; the others close after their answer."""
+        for connection in tuple(self._state.connections):
+            connection.shutdown()
+
+    async def wait_closed(self, timeout_s: float) -> None:
+        """Wait until the answers in work are out."""
+        if self._state.tasks:
+            await asyncio.wait(self._state.tasks, timeout=timeout_s)
+
+
+class _Recorded:
+    """ASGI middleware: a request here is an exchange too, with one ending and one entry. Health is not."""
+
+    def __init__(self, app: ASGIApp, ledger: Recording, clock: Callable[[], float]) -> None:
+        self._app = app
+        self._ledger = ledger
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"].startswith("/health"):
+            await self._app(scope, receive, send)
+            return
+        headers = dict(scope["headers"])
+        outcome = Outcome(self._clock())
+        arrival = Arrival(
+            request_id=request_id(headers),
+            connection_id=0,
+            route="models" if scope["path"].startswith("/v1/models") else "other",
+            headers=headers,
+            peer=(scope.get("client") or ("", 0))[0],
+            body=_NoBody(),
+            outcome=outcome,
+        )
+        scope["state"] = {"arrival": arrival}
+        self._ledger.started(arrival)
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"x-request-id", arrival.request_id.encode())]
+                outcome.end(Ending(COMPLETED), self._clock(), message["status"])
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sending)
+        finally:
+            self._ledger.record(arrival, outcome)
+
+
+class _NoBody:
+    async def read(self) -> bytes:
+        """Give nothing: cold routes read their bodies by Starlette."""
+        return b""
+
+
+def client_app(
+    gate: Identifying,
+    models: Sequence[str],
+    dialect: Dialect,
+    hot_paths: Sequence[str],
+    health: Health,
+    ledger: Recording,
+    clock: Callable[[], float],
+) -> ASGIApp:
+    """Give the app for the main port's cold routes."""
+
+    def described(name: str) -> dict[str, object]:
+        return {"id": name, "object": "model", "created": 0, "owned_by": "tidegate"}
+
+    async def listing(request: Request) -> Response:
+        gate.identify(_headers(request))
+        return JSONResponse({"object": "list", "data": [described(name) for name in models]})
+
+    async def one(request: Request) -> Response:
+        gate.identify(_headers(request))
+        name = request.path_params["model"]
+        if name not in models:
+            raise Refused(UNKNOWN_MODEL, "no such model here; GET /v1/models lists them", param="model")
+        return JSONResponse(described(name))
+
+    async def only_post(request: Request) -> Response:  # noqa: ARG001
+        raise Refused(METHOD, headers=((b"allow", b"POST"),))
+
+    async def failed(request: Request, error: Exception) -> Response:
+        fault = _fault(error)
+        arrival: Arrival | None = getattr(request.state, "arrival", None)
+        if arrival is not None:
+            arrival.outcome.end(Ending(fault.verdict, fault.message), clock(), fault.status)
+        headers = {name.decode(): value.decode() for name, value in fault.headers}
+        if fault.verdict.again is Again.NEVER:
+            headers["x-should-retry"] = "false"
+        body = b"" if request.method == "HEAD" else error_body(fault, dialect)
+        return Response(body, fault.status, headers, media_type="application/json")
+
+    every = ["GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS"]
+    return Starlette(
+        routes=[
+            Route("/v1/models", listing),
+            Route("/v1/models/{model:path}", one),
+            *(Route(path, only_post, methods=every) for path in hot_paths),
+            *_health_routes(health),
+        ],
+        middleware=[Middleware(_Recorded, ledger=ledger, clock=clock)],
+        exception_handlers={Fault: failed, HTTPException: failed, Exception: failed},
+    )
+
+
+def ops_app(health: Health, scrape: Callable[[str], tuple[bytes, str]]) -> ASGIApp:
+    """Give the app of the ops listener."""
+
+    async def metrics(request: Request) -> Response:
+        body, kind = scrape(request.headers.get("accept", ""))
+        return Response(body, headers={"content-type": kind})
+
+    return Starlette(routes=[Route("/metrics", metrics), *_health_routes(health)])
+
+
+def _health_routes(health: Health) -> list[Route]:
+    async def live(request: Request) -> Response:  # noqa: ARG001
+        return JSONResponse({"status": "live"})
+
+    async def ready(request: Request) -> Response:  # noqa: ARG001
+        return JSONResponse({"status": "ready"}) if health.ready() else JSONResponse({"status": "not ready"}, 503)
+
+    async def summary(request: Request) -> Response:  # noqa: ARG001
+        return JSONResponse(health.summary())
+
+    return [Route("/health", summary), Route("/health/live", live), Route("/health/ready", ready)]
+
+
+def _headers(request: Request) -> Mapping[bytes, bytes]:
+    return dict(request.headers.raw)
+
+
+def _fault(error: Exception) -> Fault:
+    if isinstance(error, Fault):
+        return error
+    if isinstance(error, HTTPException) and error.status_code == 404:
+        return Refused(NOT_FOUND, "no such route; POST /v1/chat/completions and GET /v1/models are")
+    if isinstance(error, HTTPException) and error.status_code == 405:
+        allow = (error.headers or {}).get("Allow", "")
+        return Refused(METHOD, headers=((b"allow", allow.encode()),) if allow else ())
+    return Fault(BUG, "the gateway failed; its log has the request id")

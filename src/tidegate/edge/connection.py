@@ -1,0 +1,348 @@
+"""Our HTTP/1.1 server protocol for the hot routes; every other request is handed, with its bytes, to uvicorn's.
+
+    HEAD --hot--> SERVING --answered--> HEAD ...      HEAD --not hot--> (uvicorn's protocol has the transport)
+    any --refused early, or not to be kept--> CLOSING --EOF, 2 s or 1 MiB--> closed
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import Final, Protocol
+
+from msgspec import Struct, field
+
+from tidegate.dialect import Dialect
+from tidegate.edge import intake
+from tidegate.edge.client import HttpClient
+from tidegate.edge.intake import Head
+from tidegate.edge.reply import Dates, refusal
+from tidegate.edge.settings import ServerSettings
+from tidegate.exchange import Arrival, Client, Fault, Outcome
+from tidegate.tasks import Tasks
+from tidegate.verdict import BAD_REQUEST, HEADER_TOO_LARGE, REQUEST_TIMEOUT, Refused
+
+MAX_QUEUED_REQUESTS: Final = 8
+MAX_QUEUED_BYTES: Final = 64 * 1024
+DISCARD_S: Final = 2.0
+DISCARD_BYTES: Final = 1024 * 1024
+"""After an early answer the rest of the request is read this long, so that the client sees the answer and not a reset."""
+HIGH_WATER_BYTES: Final = 64 * 1024
+LOW_WATER_BYTES: Final = 16 * 1024
+
+_END_OF_HEAD: Final = b"\r\n\r\n"
+
+
+class Conducting(Protocol):
+    """Carries exchanges through."""
+
+    async def conduct(self, arrival: Arrival, client: Client) -> None:
+        """Carry one through, whatever happens."""
+        ...
+
+    def refuse(self, arrival: Arrival, fault: Fault) -> None:
+        """Record one that the edge refused."""
+        ...
+
+
+class Edge(Struct):
+    """What all connections of a listener share.
+
+    Shape: `routes` maps a hot path to its route and dialect; `cold` makes the protocol for everything else.
+    """
+
+    settings: ServerSettings
+    gateway: Conducting
+    routes: Mapping[bytes, tuple[str, Dialect]]
+    fallback: Dialect
+    cold: Callable[[], asyncio.Protocol]
+    clock: Callable[[], float]
+    tasks: Tasks = field(default_factory=Tasks)
+    dates: Dates = field(default_factory=Dates)
+    connections: set["Connection"] = field(default_factory=set)
+    accepted: int = 0
+    closing: bool = False
+
+
+class _Mode(Enum):
+    HEAD = 1
+    SERVING = 2
+    CLOSING = 3
+
+
+class Connection(asyncio.Protocol):
+    """One client's connection. Holds: one request in work, and at most MAX_QUEUED_* of what was pipelined behind it."""
+
+    __slots__ = (
+        "_client", "_due", "_edge", "_mode", "_number", "_peer", "_pending", "_received", "_scanned", "_timer",
+        "_transport", "discarded",
+    )  # fmt: skip
+
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
+        self._mode = _Mode.HEAD
+        self._client: HttpClient | None = None
+        self._transport: asyncio.Transport | None = None
+        self._pending = bytearray()
+        self._scanned = 0
+        self._received = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
+        self._peer = ""
+        self._number = 0
+        self.discarded = 0
+
+    # --- asyncio's side --------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to wait for a head."""
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 (the listener makes nothing else)
+        self._transport = transport
+        transport.set_write_buffer_limits(high=HIGH_WATER_BYTES, low=LOW_WATER_BYTES)
+        edge = self._edge
+        edge.connections.add(self)
+        edge.accepted += 1
+        self._number = edge.accepted
+        peer = transport.get_extra_info("peername")
+        self._peer = peer[0] if isinstance(peer, tuple) else ""
+        self._expect(edge.settings.header_timeout_s)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes: of a head, of the body in work, or of what comes after it."""
+        if self._mode is _Mode.SERVING:
+            client = self._client
+            if client is not None and not client.body_complete:
+                data = client.feed(data)
+            if data:
+                self._queue(data)
+        elif self._mode is _Mode.HEAD:
+            if not self._pending:
+                self._expect(self._edge.settings.header_timeout_s)
+            self._pending += data
+            self._advance()
+        else:
+            self.discarded += len(data)
+            if self.discarded > DISCARD_BYTES:
+                self._close()
+
+    def eof_received(self) -> bool:
+        """Take a half-close as leaving: nobody who still wants the answer closes first."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        """Tell the client in work, at once."""
+        self._forget()
+        if self._client is not None:
+            self._client.lost()
+
+    def pause_writing(self) -> None:
+        """Hold back whoever feeds the client."""
+        if self._client is not None and self._client.flow is not None:
+            self._client.flow.pause()
+
+    def resume_writing(self) -> None:
+        """Let them go on."""
+        if self._client is not None and self._client.flow is not None:
+            self._client.flow.resume()
+
+    # --- Line: what the client in work needs ------------------------------------------------------------------------
+
+    @property
+    def dates(self) -> Dates:
+        """The shared Date header."""
+        return self._edge.dates
+
+    def write(self, data: bytes, /) -> None:
+        """Write; the transport's buffer is bounded by its high-water mark, through `pause_writing`."""
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def unsent(self) -> int:
+        """Give the bytes the client has not taken."""
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
+    def held(self) -> int:
+        """Give all bytes held for this connection."""
+        return self.unsent() + len(self._pending) + (self._client.held() if self._client is not None else 0)
+
+    def abort(self) -> None:
+        """Break the connection."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def closing(self) -> bool:
+        """Whether nothing can be written any more."""
+        return self._transport is None or self._transport.is_closing()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is in work or on its way in."""
+        return self._mode is _Mode.HEAD and not self._pending
+
+    # --- requests --------------------------------------------------------------------------------------------------
+
+    def _queue(self, data: bytes) -> None:
+        """Keep what was pipelined, within bounds."""
+        self._pending += data
+        if len(self._pending) > MAX_QUEUED_BYTES or self._pending.count(_END_OF_HEAD) > MAX_QUEUED_REQUESTS:
+            self.abort()
+
+    def _advance(self) -> None:
+        """Begin the next request if its head is in."""
+        pending, limit = self._pending, self._edge.settings.max_header_bytes
+        end = pending.find(_END_OF_HEAD, self._scanned)
+        size = end + 4 if end >= 0 else len(pending)
+        if size > limit:
+            self._refuse(Refused(HEADER_TOO_LARGE, f"the head is larger than {limit} bytes (server.max_header_bytes)"))
+        elif end >= 0:
+            self._begin(size)
+        elif intake.plausible(pending):
+            self._scanned = max(0, len(pending) - 3)
+        else:
+            self._refuse(Refused(BAD_REQUEST, "this is not an HTTP request"))
+
+    def _begin(self, size: int) -> None:
+        raw = bytes(self._pending[:size])
+        try:
+            head = intake.parse(raw)
+        except Refused as fault:
+            self._refuse(fault)
+            return
+        edge = self._edge
+        hot = edge.routes.get(head.path) if head.method == b"POST" else None
+        if hot is None:
+            self._hand_over()
+            return
+        del self._pending[:size]
+        self._scanned = 0
+        self._serve(head, *hot)
+
+    def _serve(self, head: Head, route: str, dialect: Dialect) -> None:
+        edge = self._edge
+        self._mode = _Mode.SERVING
+        self._due = 0.0
+        client = self._client = HttpClient(head, self, edge.settings, dialect, intake.request_id(head.headers))
+        if edge.closing:
+            client.keeps = False
+        if self._pending and not client.body_complete:
+            self._pending = bytearray(client.feed(bytes(self._pending)))
+        if self._pending:
+            self._queue(b"")
+        edge.tasks.start(self._conduct(self._arrival(head.headers, route, client), client))
+
+    async def _conduct(self, arrival: Arrival, client: HttpClient) -> None:
+        try:
+            await self._edge.gateway.conduct(arrival, client)
+        finally:
+            self._over(client)
+
+    def _over(self, client: HttpClient) -> None:
+        """Go on with the next request, or close."""
+        self._client = None
+        if self.closing():
+            return
+        if not client.answered:
+            self.abort()
+        elif not client.keeps or self._edge.closing:
+            self._finish_closing(discards=not client.body_complete)
+        else:
+            self._mode = _Mode.HEAD
+            if self._pending:
+                self._expect(self._edge.settings.header_timeout_s)
+                self._advance()
+            else:
+                self._expect(self._edge.settings.keep_alive_s)
+
+    def _arrival(self, headers: Mapping[bytes, bytes], route: str, client: HttpClient) -> Arrival:
+        return Arrival(
+            request_id=client.request_id,
+            connection_id=self._number,
+            route=route,
+            headers=headers,
+            peer=self._peer,
+            body=client,
+            outcome=Outcome(self._edge.clock()),
+        )
+
+    def _refuse(self, fault: Refused) -> None:
+        """Answer a request whose head is not acceptable, and close."""
+        edge = self._edge
+        head = Head(method=b"", path=b"", version="1.1", headers={}, length=0, keeps=False, expects=False)
+        client = HttpClient(head, self, edge.settings, edge.fallback, intake.uuid7())
+        edge.gateway.refuse(self._arrival({}, "", client), fault)
+        self.write(refusal(fault, edge.fallback, client.request_id, edge.dates.now(), keeps=False))
+        self._finish_closing(discards=True)
+
+    # --- leaving ---------------------------------------------------------------------------------------------------
+
+    def _hand_over(self) -> None:
+        """Give the connection to uvicorn's protocol, as uvicorn itself does for an upgrade, for one answer."""
+        transport = self._transport
+        if transport is None:
+            return
+        self._forget()
+        first = self._pending.index(b"\r\n", len(self._pending) - len(self._pending.lstrip(b"\r\n"))) + 2
+        self._pending[first:first] = b"connection: close\r\n"
+        protocol = self._edge.cold()
+        protocol.connection_made(transport)
+        protocol.data_received(bytes(self._pending))
+        transport.set_protocol(protocol)
+
+    def _finish_closing(self, *, discards: bool) -> None:
+        """Close once the answer is out; an unread request is read on for a while so that no reset overtakes it."""
+        self._mode = _Mode.CLOSING
+        self._pending.clear()
+        if self._transport is None:
+            return
+        if discards:
+            if self._transport.can_write_eof():
+                self._transport.write_eof()
+            self._expect(DISCARD_S)
+        else:
+            self._transport.close()
+            self._expect(self._edge.settings.slow_client_timeout_s or DISCARD_S)
+
+    def _close(self) -> None:
+        if self._transport is None:
+            return
+        if self._transport.is_closing() or self.unsent():
+            self._transport.abort()
+        else:
+            self._transport.close()
+
+    def close_idle(self) -> None:
+        """Close when no request is in work, for drain."""
+        if self.is_idle:
+            self._close()
+
+    def _forget(self) -> None:
+        self._edge.connections.discard(self)
+        self._transport = None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # --- time ------------------------------------------------------------------------------------------------------
+
+    def _expect(self, seconds: float) -> None:
+        """Set when the current wait is over; 0 is never. The timer is re-armed only when it fires too early."""
+        if not seconds:
+            self._due = 0.0
+            return
+        self._due = self._edge.clock() + seconds
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._fire)
+        elif self._timer.when() > asyncio.get_running_loop().time() + seconds:
+            self._timer.cancel()
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._fire)
+
+    def _fire(self) -> None:
+        self._timer = None
+        if not self._due:
+            return
+        left = self._due - self._edge.clock()
+        if left > 0.0005:  # timers of the loop are as fine as a millisecond
+            self._timer = asyncio.get_running_loop().call_later(left, self._fire)
+        elif self._mode is _Mode.HEAD and self._pending:
+            self._refuse(Refused(REQUEST_TIMEOUT, "the head came too slowly (server.header_timeout)"))
+        elif self._mode is _Mode.HEAD or self._mode is _Mode.CLOSING:
+            self._close()

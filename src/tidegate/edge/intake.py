@@ -1,0 +1,123 @@
+"""A request's head: parsed by httptools, held to the rules that keep two parsers from disagreeing about it."""
+
+import os
+import re
+import time
+from typing import Final
+
+import httptools
+from msgspec import Struct
+
+from tidegate.verdict import BAD_REQUEST, Refused
+
+CHUNKED: Final = -1
+
+_REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
+_LEADING: Final = re.compile(rb"(?:\r\n)*[A-Z]")
+
+
+class Head(Struct, frozen=True):
+    """What a request's head says.
+
+    Shape: `path` is without query; `length` is the body's bytes, or CHUNKED; header names are lower case.
+    """
+
+    method: bytes
+    path: bytes
+    version: str
+    headers: dict[bytes, bytes]
+    length: int
+    keeps: bool
+    expects: bool
+
+
+class _Collector:
+    """What httptools tells about one head."""
+
+    __slots__ = ("headers", "repeated", "target")
+
+    def __init__(self) -> None:
+        self.target = b""
+        self.headers: dict[bytes, bytes] = {}
+        self.repeated: set[bytes] = set()
+
+    def on_url(self, url: bytes) -> None:
+        self.target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        headers = self.headers
+        if name in headers:
+            self.repeated.add(name)
+            headers[name] += b", " + value
+        else:
+            headers[name] = value
+
+
+def plausible(start: bytes | bytearray) -> bool:
+    """Say whether bytes can begin a request at all; a TLS hello on a plain port cannot."""
+    return _LEADING.match(start) is not None or not bytes(start).strip(b"\r\n")
+
+
+def parse(raw: bytes) -> Head:
+    """Parse a head, blank line included. Errors: Refused (bad_request)."""
+    collector = _Collector()
+    parser = httptools.HttpRequestParser(collector)
+    try:
+        parser.feed_data(raw)
+    except httptools.HttpParserUpgrade:
+        pass  # an offer that a server may ignore: RFC 9110 section 7.8
+    except httptools.HttpParserError as error:
+        raise Refused(BAD_REQUEST, "the request is not valid HTTP/1.1") from error
+    version = parser.get_http_version()
+    headers = collector.headers
+    _check(version, headers, collector.repeated)
+    length = CHUNKED if b"transfer-encoding" in headers else int(headers.get(b"content-length", b"0"))
+    return Head(
+        method=parser.get_method(),
+        path=collector.target.partition(b"?")[0],
+        version=version,
+        headers=headers,
+        length=length,
+        keeps=version == "1.1" and b"close" not in headers.get(b"connection", b"").lower(),
+        expects=headers.get(b"expect", b"").lower() == b"100-continue",
+    )
+
+
+def _check(version: str, headers: dict[bytes, bytes], repeated: set[bytes]) -> None:
+    """Refuse what proxies and servers have read differently. Source: RFC 9112 sections 3.2, 6.1, 6.3 and 11.2."""
+    if version not in {"1.1", "1.0"}:
+        raise Refused(BAD_REQUEST, "only HTTP/1.1 and HTTP/1.0 are spoken here")
+    if (version == "1.1" and b"host" not in headers) or b"host" in repeated:
+        raise Refused(BAD_REQUEST, "there must be exactly one Host header")
+    if b"content-length" in repeated:
+        raise Refused(BAD_REQUEST, "there is more than one Content-Length")
+    length = headers.get(b"content-length")
+    if length is not None and not (length.isdigit() and len(length) < 20):
+        raise Refused(BAD_REQUEST, "Content-Length is not a number")
+    coding = headers.get(b"transfer-encoding")
+    if coding is None:
+        return
+    if length is not None:
+        raise Refused(BAD_REQUEST, "Content-Length and Transfer-Encoding exclude each other")
+    if version == "1.0":
+        raise Refused(BAD_REQUEST, "HTTP/1.0 has no Transfer-Encoding")
+    if coding.strip().lower() != b"chunked":
+        raise Refused(BAD_REQUEST, "the only Transfer-Encoding here is chunked")
+
+
+def request_id(headers: dict[bytes, bytes]) -> str:
+    """Give the client's own request id where it can be logged as it is, else a new one."""
+    given = headers.get(b"x-request-id")
+    if given is not None and _REQUEST_ID.fullmatch(given):
+        return given.decode("ascii")
+    return uuid7()
+
+
+def uuid7() -> str:
+    """Give a new id that sorts by time. Source: RFC 9562 section 5.7."""
+    stamp = time.time_ns() // 1_000_000
+    random = int.from_bytes(os.urandom(10), "big")
+    value = (stamp << 80 | random) & ~(0xF << 76 | 0x3 << 62) | 0x7 << 76 | 0x2 << 62
+    text = f"{value:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

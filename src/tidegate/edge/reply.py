@@ -1,0 +1,62 @@
+"""Heads and error answers in the client's dialect."""
+
+import email.utils
+import http
+import time
+from typing import Final
+
+from tidegate.dialect import Dialect
+from tidegate.exchange import ReplyHead
+from tidegate.verdict import Again, Fault
+
+_REASONS: Final = {status.value: status.phrase.encode() for status in http.HTTPStatus}
+_EVENTS: Final = b"text/event-stream"
+
+
+class Dates:
+    """The Date header's value, made once a second."""
+
+    __slots__ = ("_second", "_text")
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._text = b""
+
+    def now(self) -> bytes:
+        """Give the date in HTTP's form."""
+        second = int(time.time())
+        if second != self._second:
+            self._second = second
+            self._text = email.utils.formatdate(second, usegmt=True).encode()
+        return self._text
+
+
+def render(head: ReplyHead, request_id: str, date: bytes, *, framing: bytes, keeps: bool) -> bytes:
+    """Give a reply's head as bytes. Shape: `framing` is a header line that says how the body ends, or empty."""
+    status = head.status
+    parts = [b"HTTP/1.1 %d %b\r\n" % (status, _REASONS.get(status, b"Unknown"))]
+    for name, value in head.headers:
+        parts.append(b"%b: %b\r\n" % (name, value))
+        if name == b"content-type" and value.startswith(_EVENTS):
+            # Proxies buffer by default; nginx obeys the second line.
+            parts.append(b"cache-control: no-cache\r\nx-accel-buffering: no\r\n")
+    parts.append(b"x-request-id: %b\r\ndate: %b\r\n%b" % (request_id.encode(), date, framing))
+    parts.append(b"\r\n" if keeps else b"connection: close\r\n\r\n")
+    return b"".join(parts)
+
+
+def refusal(fault: Fault, dialect: Dialect, request_id: str, date: bytes, *, keeps: bool) -> bytes:
+    """Give a whole error answer."""
+    body = error_body(fault, dialect)
+    headers = [(b"content-type", b"application/json"), *fault.headers]
+    if fault.verdict.again is Again.NEVER:
+        headers.append((b"x-should-retry", b"false"))
+    head = ReplyHead(fault.status, tuple(headers))
+    framing = b"content-length: %d\r\n" % len(body)
+    return render(head, request_id, date, framing=framing, keeps=keeps) + body
+
+
+def error_body(fault: Fault, dialect: Dialect) -> bytes:
+    """Give a fault in the dialect's envelope: a provider's own code stays its own, else the table's word."""
+    code = fault.code or fault.verdict.code
+    return dialect.error_body(code, fault.message, kind=fault.kind, param=fault.param, status=fault.status)

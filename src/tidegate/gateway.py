@@ -1,0 +1,122 @@
+"""One exchange from arrival to record, on one page; and the set of those that are live."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+import structlog
+
+from tidegate.exchange import Admitted, Arrival, Client, Ending, Outcome, Stream
+from tidegate.verdict import BUG, CANCELLED, Fault
+
+
+class Admitting(Protocol):
+    """Decides whether an exchange may run."""
+
+    def admit(self, arrival: Arrival) -> AbstractAsyncContextManager[Admitted]:
+        """Give the context in which it runs. Errors: Refused."""
+        ...
+
+
+class Dispatching(Protocol):
+    """Gets a stream."""
+
+    def open(self, ask: Admitted, /) -> AbstractAsyncContextManager[Stream]:
+        """Give the context of one stream. Errors: Fault."""
+        ...
+
+
+class Relaying(Protocol):
+    """Moves one open stream to its client."""
+
+    async def run(self) -> None:
+        """Last until the stream has ended."""
+        ...
+
+    def end(self, ending: Ending) -> None:
+        """End it from outside."""
+        ...
+
+
+class Recording(Protocol):
+    """Writes down what each exchange came to."""
+
+    def started(self, arrival: Arrival) -> None:
+        """Count an exchange that begins."""
+        ...
+
+    def record(self, arrival: Arrival, outcome: Outcome) -> None:
+        """Write the one entry of an exchange that is over."""
+        ...
+
+
+class Gateway:
+    """Conducts exchanges. Holds: each live exchange, from its arrival to its record."""
+
+    def __init__(
+        self,
+        admission: Admitting,
+        dispatch: Dispatching,
+        relaying: Callable[[Client, Stream, Outcome], Relaying],
+        ledger: Recording,
+        clock: Callable[[], float],
+    ) -> None:
+        self._admission = admission
+        self._dispatch = dispatch
+        self._relaying = relaying
+        self._ledger = ledger
+        self._clock = clock
+        self._live: dict[Outcome, Client | Relaying] = {}
+        self._log = structlog.get_logger()
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    async def conduct(self, arrival: Arrival, client: Client) -> None:
+        """Carry one exchange through. Holds: exactly one ending and one entry, cancellation and bugs included."""
+        outcome = arrival.outcome
+        self._live[outcome] = client
+        self._ledger.started(arrival)
+        try:
+            async with (
+                client.present(),
+                self._admission.admit(arrival) as admitted,
+                self._dispatch.open(admitted) as stream,
+            ):
+                relay = self._live[outcome] = self._relaying(client, stream, outcome)
+                await relay.run()
+        except Fault as fault:
+            self._refuse(outcome, client, fault)
+        except asyncio.CancelledError:
+            self._refuse(outcome, client, Fault(CANCELLED))
+            raise
+        except Exception as error:  # noqa: BLE001 (the boundary: one broken exchange must not end the others)
+            self._report(arrival, error)
+            self._refuse(outcome, client, Fault(BUG, "the gateway failed; its log has the request id"))
+        finally:
+            del self._live[outcome]
+            self._ledger.record(arrival, outcome)
+
+    def refuse(self, arrival: Arrival, fault: Fault) -> None:
+        """Record an exchange that the edge refused before it could be conducted."""
+        self._ledger.started(arrival)
+        arrival.outcome.end(Ending(fault.verdict, fault.message), self._clock(), fault.status)
+        self._ledger.record(arrival, arrival.outcome)
+
+    def end_all(self, ending: Ending) -> None:
+        """End whatever is live, each with an answer or an error frame."""
+        for live in tuple(self._live.values()):
+            live.end(ending)
+
+    def _refuse(self, outcome: Outcome, client: Client, fault: Fault) -> None:
+        if outcome.end(Ending(fault.verdict, fault.message), self._clock(), fault.status):
+            client.refuse(fault)
+
+    def _report(self, arrival: Arrival, error: Exception) -> None:
+        """Log where a bug is, not what it says: an exception's text may quote a prompt."""
+        trace, frames = error.__traceback__, []
+        while trace is not None:
+            frames.append(f"{trace.tb_frame.f_code.co_qualname}:{trace.tb_lineno}")
+            trace = trace.tb_next
+        self._log.error("bug", request_id=arrival.request_id, error=type(error).__name__, at=" > ".join(frames))

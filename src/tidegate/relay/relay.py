@@ -1,0 +1,334 @@
+"""Moves an open stream to its client: the Sink of the provider's Source, and the Flow of the client's Sink.
+
+Bytes move in callbacks. What is written ends at a frame boundary and the rest is held, so that a heartbeat or an error
+frame never lands inside a frame. Time is kept by stamps and one lazily re-armed timer.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from msgspec import Struct
+
+from tidegate.dialect import Dialect
+from tidegate.exchange import GAP_BOUNDS_S, Client, Ending, Outcome, ReplyHead, Stream
+from tidegate.relay.meter import Meter
+from tidegate.verdict import (
+    BAD_FRAME,
+    BUG,
+    CANCELLED,
+    CLIENT_GONE,
+    CLIENT_SLOW,
+    COMPLETED,
+    IDLE_TIMEOUT,
+    TOTAL_TIMEOUT,
+    UPSTREAM_ERROR_FRAME,
+    UPSTREAM_TRUNCATED,
+    Verdict,
+)
+from tidegate.wire import Framer, FrameError
+
+MAX_HELD_BYTES: Final = 256 * 1024
+"""A frame larger than this is passed on in pieces."""
+FINISH_S: Final = 60.0
+"""How long a stream whose client left may go on under `on_client_disconnect: finish`."""
+FINISH_STREAMS: Final = 100
+"""How many such streams a process carries at a time."""
+
+_FIRST_GAP: Final = GAP_BOUNDS_S[0]
+_COMPLETED: Final = Ending(COMPLETED)
+
+
+class RelayRules(Struct):
+    """What all relays of a process share. Holds: `finishing` counts streams that go on without their client."""
+
+    dialect: Dialect
+    framer: Callable[[], Framer]
+    clock: Callable[[], float]
+    heartbeat_s: float
+    slow_client_s: float
+    finishes: bool
+    finishing: int = 0
+
+
+class Relay:
+    """One stream on its way to one client. `run` lasts until the stream has ended; `end` ends it from outside."""
+
+    __slots__ = (
+        "_blocked_since", "_client", "_clock", "_closed", "_detached", "_done", "_event_at", "_events", "_flowing",
+        "_framer", "_loop", "_meter", "_outcome", "_paused", "_pieces", "_rules", "_source", "_started_at", "_stream",
+        "_taken", "_taken_at", "_timer", "_token_at", "_wrote_at",
+    )  # fmt: skip
+
+    def __init__(self, client: Client, stream: Stream, outcome: Outcome, rules: RelayRules) -> None:
+        self._client = client
+        self._stream = stream
+        self._source = stream.source
+        self._outcome = outcome
+        self._flowing = outcome.flowing
+        self._rules = rules
+        self._clock = rules.clock
+        self._events = stream.events
+        self._framer = rules.framer()
+        self._meter = Meter(rules.dialect, outcome.flowing, strips_usage=stream.strips_usage)
+        self._loop = asyncio.get_running_loop()
+        self._done: asyncio.Future[None] = self._loop.create_future()
+        self._timer: asyncio.TimerHandle | None = None
+        self._pieces: list[bytes] = []
+        self._paused = False
+        self._detached = False
+        self._closed = False
+        now = self._clock()
+        self._started_at = stream.attempt.record.sent_at
+        self._event_at = self._wrote_at = self._taken_at = now
+        self._token_at = 0.0
+        self._blocked_since = 0.0
+        self._taken = 0
+
+    async def run(self) -> None:
+        """Relay until the end. Holds: a timer, and the client's ear, until then."""
+        try:
+            self._client.bind(self)
+            if not self._closed:
+                if not self._stream.whole:
+                    self._client.start(self._stream.head)
+                self._source.attach(self)
+            if not self._closed:
+                self._watch()
+                await self._done
+        except asyncio.CancelledError:
+            self.end(Ending(CANCELLED))
+            raise
+        except Exception:
+            self.end(Ending(BUG))
+            raise
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+
+    def end(self, ending: Ending) -> None:
+        """End the stream; the first ending counts."""
+        if self._closed:
+            return
+        self._closed = True
+        now = self._clock()
+        if self._blocked_since:
+            self._flowing.blocked_s += now - self._blocked_since
+        if self._detached:
+            self._rules.finishing -= 1
+            ending = Ending(CLIENT_GONE)
+        self._outcome.usage = self._meter.usage
+        self._outcome.finish_reason = self._meter.finish_reason
+        self._outcome.path = "spliced" if self._stream.changed or self._meter.spliced else "raw"
+        verdict = ending.verdict
+        if verdict is not COMPLETED:
+            self._source.abort()
+        self._outcome.end(ending, now, self._stream.head.status)
+        self._close_client(ending, verdict)
+        if not self._done.done():
+            self._done.set_result(None)
+
+    def _close_client(self, ending: Ending, verdict: Verdict) -> None:
+        if verdict is COMPLETED:
+            self._client.finish(ending)
+        elif verdict is CLIENT_GONE or verdict is CLIENT_SLOW or not self._events or self._framer.inside:
+            self._client.abort()
+        else:
+            error = self._meter.error
+            frame = self._rules.dialect.error_frame(
+                verdict.code,
+                ending.message or (error.message if error is not None else verdict.meaning),
+                kind=error.kind if error is not None else None,
+            )
+            self._flowing.bytes_out += len(frame)
+            self._client.write(frame)
+            self._client.finish(ending)
+
+    # --- Flow: what the client's side tells -------------------------------------------------------------------------
+
+    def pause(self) -> None:
+        """Stop reading the provider: the client takes no more."""
+        if not self._paused and not self._closed:
+            self._paused = True
+            self._blocked_since = self._clock()
+            self._source.pause()
+            self._mark_taken()
+
+    def resume(self) -> None:
+        """Read the provider again."""
+        if self._paused and not self._closed:
+            self._paused = False
+            now = self._clock()
+            self._flowing.blocked_s += now - self._blocked_since
+            self._blocked_since = 0.0
+            self._event_at = now  # silence that we made ourselves is not the provider's
+            self._source.resume()
+
+    def gone(self) -> None:
+        """End the stream, or let it finish without its client, as the rules say."""
+        if self._closed or self._detached:
+            return
+        rules = self._rules
+        if not rules.finishes or rules.finishing >= FINISH_STREAMS:
+            self.end(Ending(CLIENT_GONE))
+            return
+        rules.finishing += 1
+        self._detached = True
+        self._started_at = min(self._started_at, self._clock())
+        self.resume()
+        self._loop.call_later(FINISH_S, self.end, Ending(CLIENT_GONE))
+
+    # --- Sink: what the provider's side tells -----------------------------------------------------------------------
+
+    def bind(self, flow: object, /) -> None:
+        """Nothing to tell: the source is held directly."""
+
+    def start(self, head: ReplyHead, /) -> None:
+        """The head is known already."""
+
+    def write(self, data: bytes, /) -> None:
+        """Pass payload on."""
+        if self._closed:
+            return
+        if not self._events:
+            self._write_body(data)
+            return
+        framer = self._framer
+        try:
+            block = framer.take(data)
+            if framer.held > MAX_HELD_BYTES:
+                block += framer.release()
+            if block:
+                self._write_block(block)
+        except FrameError as error:
+            self.end(Ending(BAD_FRAME, f"the provider sent what is not an event: {error}"))
+
+    def _write_block(self, block: bytes) -> None:
+        now = self._clock()
+        meter = self._meter
+        if block[:5] == b"data:" or b"data:" in block:
+            self._event_at = now
+            self._count_gap(now)
+        passed = meter.observe(block)
+        if passed:
+            self._put(passed, now)
+        if meter.error is not None:
+            self.end(Ending(UPSTREAM_ERROR_FRAME))
+        elif meter.done:
+            self.end(_COMPLETED)
+
+    def _count_gap(self, now: float) -> None:
+        last = self._token_at
+        self._token_at = self._flowing.last_token_at = now
+        if not last:
+            return
+        gap = now - last
+        flowing = self._flowing
+        flowing.gap_sum_s += gap
+        if gap > flowing.gap_max_s:
+            flowing.gap_max_s = gap
+        if gap <= _FIRST_GAP:
+            flowing.gaps[0] += 1
+        else:
+            flowing.count_gap(gap)
+
+    def _put(self, data: bytes, now: float) -> None:
+        flowing = self._flowing
+        if not flowing.first_write_at:
+            flowing.first_write_at = now
+        flowing.bytes_out += len(data)
+        self._wrote_at = now
+        if not self._detached:
+            self._client.write(data)
+
+    def _write_body(self, data: bytes) -> None:
+        self._event_at = self._clock()
+        if self._stream.whole:
+            self._pieces.append(data)
+        else:
+            self._meter.piece(data)
+            self._put(data, self._event_at)
+
+    def finish(self, ending: Ending, /) -> None:
+        """Take the end of the provider's body: fine only where the dialect says so."""
+        if self._closed:
+            return
+        if ending.verdict is not COMPLETED:
+            self.end(ending)
+        elif self._events:
+            self._finish_events()
+        else:
+            self._finish_body(ending)
+
+    def _finish_events(self) -> None:
+        """End without the terminal event: add it when everything else was said, else the stream is truncated."""
+        meter, dialect = self._meter, self._rules.dialect
+        rest = self._framer.release().strip()
+        if rest and rest != dialect.terminator.strip():
+            self._framer.release()
+            self.end(Ending(UPSTREAM_TRUNCATED))
+        elif rest or meter.finished >= self._stream.attempt.admitted.ask.choices:
+            self._put(dialect.terminator, self._clock())
+            self.end(_COMPLETED)
+        else:
+            self.end(Ending(UPSTREAM_TRUNCATED))
+
+    def _finish_body(self, ending: Ending) -> None:
+        if self._stream.whole:
+            body = b"".join(self._pieces)
+            self._meter.whole(body)
+            head = self._stream.head
+            length = (b"content-length", b"%d" % len(body))
+            self._client.start(ReplyHead(head.status, (*head.headers, length)))
+            self._put(body, self._clock())
+        else:
+            self._meter.last()
+        self.end(ending)
+
+    def abort(self) -> None:
+        """Nothing to stop: whoever aborts the source ends the relay."""
+
+    # --- time ------------------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Act on what is late; look again when the next thing can be."""
+        if self._closed:
+            return
+        now = self._clock()
+        limits = self._stream.attempt.target.timeouts
+        nearest = now + 3600.0
+        total_s = limits.total_s if self._events else limits.response_s
+        if total_s:
+            if now >= self._started_at + total_s:
+                return self.end(Ending(TOTAL_TIMEOUT))
+            nearest = min(nearest, self._started_at + total_s)
+        if limits.idle_s and self._events and not self._paused:
+            if now >= self._event_at + limits.idle_s:
+                return self.end(Ending(IDLE_TIMEOUT))
+            nearest = min(nearest, self._event_at + limits.idle_s)
+        if self._events and self._rules.heartbeat_s and not self._paused and not self._detached:
+            nearest = min(nearest, self._beat(now))
+        if self._rules.slow_client_s and not self._detached:
+            if self._is_slow(now):
+                return self.end(Ending(CLIENT_SLOW))
+            nearest = min(nearest, self._taken_at + self._rules.slow_client_s)
+        self._timer = self._loop.call_later(max(nearest - now, 0.001), self._watch)
+        return None
+
+    def _beat(self, now: float) -> float:
+        """Send a heartbeat when one is due; give when the next one is."""
+        if now >= self._wrote_at + self._rules.heartbeat_s and not self._framer.inside:
+            self._put(self._rules.dialect.heartbeat, now)
+        return max(self._wrote_at, now if self._framer.inside else 0.0) + self._rules.heartbeat_s
+
+    def _mark_taken(self) -> None:
+        self._taken = self._flowing.bytes_out - self._client.unsent()
+        self._taken_at = self._clock()
+
+    def _is_slow(self, now: float) -> bool:
+        """Say whether bytes wait and none was taken since the mark, for as long as the rules allow."""
+        unsent = self._client.unsent()
+        if not unsent or self._flowing.bytes_out - unsent > self._taken:
+            self._mark_taken()
+            return False
+        return now >= self._taken_at + self._rules.slow_client_s
