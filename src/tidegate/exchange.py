@@ -98,7 +98,10 @@ class Upload(Protocol):
 
 
 class AttemptRecord(Struct):
-    """What one attempt did, for the log and the ledger. Instants are 0.0 until they happen."""
+    """What one attempt did, for the log and the ledger.
+
+    Shape: instants are 0.0 until they happen: the head, the first frame of any kind but a comment, the first content.
+    """
 
     provider: str
     model: str
@@ -106,6 +109,7 @@ class AttemptRecord(Struct):
     connected_at: float = 0.0
     sent_at: float = 0.0
     headed_at: float = 0.0
+    framed_at: float = 0.0
     content_at: float = 0.0
     reused: bool = False
     verdict: Verdict | None = None
@@ -202,28 +206,61 @@ class ReplyHead(Struct, frozen=True):
 class Flow(Protocol):
     """What a reader tells whoever feeds it."""
 
-    def pause(self) -> None: ...
-    def resume(self) -> None: ...
-    def gone(self) -> None: ...
+    def pause(self) -> None:
+        """Send no more for now."""
+        ...
+
+    def resume(self) -> None:
+        """Send again."""
+        ...
+
+    def gone(self) -> None:
+        """Take notice that nobody reads any more."""
+        ...
 
 
 class Sink(Protocol):
     """Where bytes go. Never blocks, never raises."""
 
-    def bind(self, flow: Flow, /) -> None: ...
-    def start(self, head: ReplyHead, /) -> None: ...
-    def write(self, data: bytes, /) -> None: ...
-    def finish(self, ending: Ending, /) -> None: ...
-    def abort(self) -> None: ...
+    def bind(self, flow: Flow, /) -> None:
+        """Learn who feeds it, and hears of back-pressure."""
+        ...
+
+    def start(self, head: ReplyHead, /) -> None:
+        """Take the head."""
+        ...
+
+    def write(self, data: bytes, /) -> None:
+        """Take payload."""
+        ...
+
+    def finish(self, ending: Ending, /) -> None:
+        """Take the end, exactly once."""
+        ...
+
+    def abort(self) -> None:
+        """Break off: what was taken is not whole."""
+        ...
 
 
 class Source(Protocol):
     """Where bytes come from. `attach` gives first what was read while opening, then what comes."""
 
-    def attach(self, sink: Sink, /) -> None: ...
-    def pause(self) -> None: ...
-    def resume(self) -> None: ...
-    def abort(self) -> None: ...
+    def attach(self, sink: Sink, /) -> None:
+        """Tell this sink from now on."""
+        ...
+
+    def pause(self) -> None:
+        """Read no more for now."""
+        ...
+
+    def resume(self) -> None:
+        """Read again."""
+        ...
+
+    def abort(self) -> None:
+        """Stop for good, at once."""
+        ...
 
 
 class Client(Sink, Protocol):

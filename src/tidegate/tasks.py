@@ -14,12 +14,11 @@ class Tasks:
     def __len__(self) -> int:
         return len(self._running)
 
-    def start(self, work: Coroutine[Any, Any, object]) -> asyncio.Task[Any]:
+    def start(self, work: Coroutine[Any, Any, object]) -> None:
         """Start a task that this owner holds until it ends."""
         task = asyncio.get_running_loop().create_task(work)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
-        return task
 
     async def close(self) -> None:
         """Cancel what runs and wait until it is over."""

@@ -12,6 +12,7 @@ from msgspec import Struct, structs
 
 from tidegate.config import environment, rules
 from tidegate.config.decode import Decoder, Place
+from tidegate.config.environment import proxy_of
 from tidegate.config.mistakes import At, ConfigError, Mistake, Mistakes
 from tidegate.config.rules import is_loopback, split_address
 from tidegate.config.settings import Config
@@ -20,7 +21,7 @@ from tidegate.config.tree import MAX_BYTES, Node, from_flag, override, parse
 from tidegate.upstream.settings import ProviderSettings
 
 __all__ = (
-    "DEFAULT_FILE", "Config", "ConfigError", "Loaded", "Mistake", "is_loopback", "load", "load_demo", "render",
+    "DEFAULT_FILE", "Config", "ConfigError", "Loaded", "Mistake", "is_loopback", "load", "load_demo", "proxy_of", "render",
     "split_address", "warnings",
 )  # fmt: skip
 

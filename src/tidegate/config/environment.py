@@ -1,9 +1,10 @@
-"""What is served where there is no file: the providers that the usual variables name, else the built-in mock."""
+"""What the usual variables say: the providers where there is no file, else the built-in mock; and the proxy to use."""
 
 from collections.abc import Mapping
 from typing import Final
+from urllib.parse import urlsplit
 
-from tidegate.config.mistakes import At
+from tidegate.config.mistakes import At, Mistakes
 from tidegate.config.tree import Node, Rows, Table, from_variable
 
 MODELS: Final = (
@@ -32,6 +33,37 @@ def tree(environ: Mapping[str, str], *, with_mock: bool) -> tuple[Node, tuple[st
     at = At("environment")
     lists = {"providers": Rows(at, tuple(providers)), "models": Rows(at, tuple(models))}
     return _table("environment", {}, lists), tuple(notes)
+
+
+def proxy_of(base_url: str, environ: Mapping[str, str]) -> str:
+    """Give the URL of the proxy that requests to `base_url` go through; empty for none. Errors: ConfigError.
+
+    Shape: HTTPS_PROXY and NO_PROXY, or both in lower case; a plain http:// address needs no tunnel and gets none.
+    """
+    url = urlsplit(base_url)
+    name = next((name for name in ("https_proxy", "HTTPS_PROXY") if environ.get(name)), "")
+    if url.scheme != "https" or not name or _goes_direct(url.hostname or "", url.port or 443, environ):
+        return ""
+    proxy = environ[name] if "://" in environ[name] else f"http://{environ[name]}"
+    try:
+        parts = urlsplit(proxy)
+        good = parts.scheme == "http" and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        # The value is not repeated: it may hold credentials.
+        Mistakes().fail(At(name), "expected the URL of a proxy such as http://proxy.example.com:3128")
+    return proxy
+
+
+def _goes_direct(host: str, port: int, environ: Mapping[str, str]) -> bool:
+    """Give whether NO_PROXY names a host, a domain above it, or everything."""
+    listed = environ.get("no_proxy") or environ.get("NO_PROXY", "")
+    for entry in (part.strip().lower() for part in listed.split(",")):
+        name = entry.removesuffix(f":{port}").removeprefix("*.").strip("[].")
+        if entry == "*" or (name and (host == name or host.endswith(f".{name}"))):
+            return True
+    return False
 
 
 def _openai(environ: Mapping[str, str]) -> Node:

@@ -77,10 +77,9 @@ class _Opening:
     def _shortest(self) -> float:
         """Give the least seconds after which any phase can be late; 0.0 when all are off."""
         limits = self._attempt.target.timeouts
-        if self._attempt.admitted.ask.stream:
-            phases = (limits.connect_s, limits.headers_s, limits.first_token_s)
-        else:
-            phases = (limits.connect_s, limits.response_s)
+        streams = self._attempt.admitted.ask.stream
+        later = (limits.headers_s, limits.first_token_s) if streams else (limits.response_s,)
+        phases = (limits.connect_s, *later)
         return min((seconds for seconds in phases if seconds), default=0.0)
 
     def _phase(self) -> tuple[float, float, Verdict]:

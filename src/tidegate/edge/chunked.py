@@ -39,10 +39,8 @@ class ChunkedBody:
         """Take bytes; give those after the body's end. Errors: Refused (bad_request, too_large, header_too_large)."""
         position = 0
         while position < len(data) and self._state != _DONE:
-            if self._state == _DATA:
-                position = self._payload(data, position)
-            else:
-                position = self._text(data, position)
+            take = self._payload if self._state == _DATA else self._text
+            position = take(data, position)
         return data[position:]
 
     def _payload(self, data: bytes, position: int) -> int:

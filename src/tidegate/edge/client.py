@@ -1,7 +1,6 @@
 """The client of one exchange: its request's body on the way in, its answer on the way out, its presence in between."""
 
 import asyncio
-from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Protocol
 
@@ -10,8 +9,8 @@ from tidegate.edge.chunked import ChunkedBody
 from tidegate.edge.intake import CHUNKED, Head
 from tidegate.edge.reply import Dates, refusal, render
 from tidegate.edge.settings import ServerSettings
-from tidegate.exchange import Ending, Fault, Flow, ReplyHead
-from tidegate.verdict import CLIENT_GONE, REQUEST_TIMEOUT, TOO_LARGE, Refused
+from tidegate.exchange import Ending, Flow, ReplyHead
+from tidegate.verdict import CLIENT_GONE, REQUEST_TIMEOUT, TOO_LARGE, Fault, Refused
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _CHUNKED: Final = b"transfer-encoding: chunked\r\n"
@@ -21,11 +20,25 @@ class Line(Protocol):
     """What a client needs of its connection."""
 
     @property
-    def dates(self) -> Dates: ...
-    def write(self, data: bytes, /) -> None: ...
-    def unsent(self) -> int: ...
-    def abort(self) -> None: ...
-    def closing(self) -> bool: ...
+    def dates(self) -> Dates:
+        """The Date header."""
+        ...
+
+    def write(self, data: bytes, /) -> None:
+        """Send."""
+        ...
+
+    def unsent(self) -> int:
+        """Give the bytes that wait."""
+        ...
+
+    def abort(self) -> None:
+        """Break it."""
+        ...
+
+    def closing(self) -> bool:
+        """Say whether nothing can be sent any more."""
+        ...
 
 
 class HttpClient:
@@ -46,7 +59,9 @@ class HttpClient:
         self._dialect = dialect
         self.request_id = request_id
         self.keeps = head.keeps
-        self._coded = ChunkedBody(settings.max_body_bytes, settings.max_header_bytes) if head.length == CHUNKED else None
+        self._coded = (
+            ChunkedBody(settings.max_body_bytes, settings.max_header_bytes) if head.length == CHUNKED else None
+        )
         self._parts: list[bytes] = []
         self._received = 0
         self.body_complete = head.length == 0
@@ -221,9 +236,7 @@ class HttpClient:
         if not self.body_complete:
             self.keeps = False
         self._reply = None
-        self._line.write(
-            refusal(fault, self._dialect, self.request_id, self._line.dates.now(), keeps=self.keeps)
-        )
+        self._line.write(refusal(fault, self._dialect, self.request_id, self._line.dates.now(), keeps=self.keeps))
         self.answered = True
 
     def unsent(self) -> int:
@@ -255,6 +268,3 @@ class _Presence:
             return
         if self._task.uncancel() <= self._cancelling:
             raise Fault(ending.verdict, ending.message) from None
-
-
-Conductor = Callable[["HttpClient"], object]

@@ -18,8 +18,8 @@ from uvicorn.server import ServerState
 from tidegate.dialect import Dialect
 from tidegate.edge.intake import request_id
 from tidegate.edge.reply import error_body
-from tidegate.exchange import Arrival, Ending, Fault, Identity, Outcome
-from tidegate.verdict import BUG, COMPLETED, METHOD, NOT_FOUND, UNKNOWN_MODEL, Again, Refused
+from tidegate.exchange import Arrival, Ending, Identity, Outcome
+from tidegate.verdict import BUG, COMPLETED, METHOD, NOT_FOUND, UNKNOWN_MODEL, Again, Fault, Refused
 
 
 class Identifying(Protocol):
@@ -45,8 +45,8 @@ class Recording(Protocol):
 class Health(Protocol):
     """How the process is."""
 
-    def ready(self) -> bool:
-        """Whether new work makes sense here."""
+    async def ready(self) -> bool:
+        """Say whether new work makes sense here."""
         ...
 
     def summary(self) -> dict[str, object]:
@@ -129,6 +129,7 @@ class _NoBody:
 
 
 def client_app(
+    *,
     gate: Identifying,
     models: Sequence[str],
     dialect: Dialect,
@@ -195,7 +196,7 @@ def _health_routes(health: Health) -> list[Route]:
         return JSONResponse({"status": "live"})
 
     async def ready(request: Request) -> Response:  # noqa: ARG001
-        return JSONResponse({"status": "ready"}) if health.ready() else JSONResponse({"status": "not ready"}, 503)
+        return JSONResponse({"status": "ready"}) if await health.ready() else JSONResponse({"status": "not ready"}, 503)
 
     async def summary(request: Request) -> Response:  # noqa: ARG001
         return JSONResponse(health.summary())

@@ -1,13 +1,13 @@
 """Our HTTP/1.1 server protocol for the hot routes; every other request is handed, with its bytes, to uvicorn's.
 
-    HEAD --hot--> SERVING --answered--> HEAD ...      HEAD --not hot--> (uvicorn's protocol has the transport)
-    any --refused early, or not to be kept--> CLOSING --EOF, 2 s or 1 MiB--> closed
+HEAD --hot--> SERVING --answered--> HEAD ...      HEAD --not hot--> (uvicorn's protocol has the transport)
+any --refused early, or not to be kept--> CLOSING --EOF, 2 s or 1 MiB--> closed
 """
 
 import asyncio
 from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Final, Protocol
+from typing import Final, Protocol, cast
 
 from msgspec import Struct, field
 
@@ -17,9 +17,9 @@ from tidegate.edge.client import HttpClient
 from tidegate.edge.intake import Head
 from tidegate.edge.reply import Dates, refusal
 from tidegate.edge.settings import ServerSettings
-from tidegate.exchange import Arrival, Client, Fault, Outcome
+from tidegate.exchange import Arrival, Client, Outcome
 from tidegate.tasks import Tasks
-from tidegate.verdict import BAD_REQUEST, HEADER_TOO_LARGE, REQUEST_TIMEOUT, Refused
+from tidegate.verdict import BAD_REQUEST, HEADER_TOO_LARGE, REQUEST_TIMEOUT, Fault, Refused
 
 MAX_QUEUED_REQUESTS: Final = 8
 MAX_QUEUED_BYTES: Final = 64 * 1024
@@ -93,10 +93,9 @@ class Connection(asyncio.Protocol):
 
     # --- asyncio's side --------------------------------------------------------------------------------------------
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def connection_made(self, made: asyncio.BaseTransport) -> None:
         """Begin to wait for a head."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 (the listener makes nothing else)
-        self._transport = transport
+        transport = self._transport = cast("asyncio.Transport", made)  # uvloop's transports do not inherit it
         transport.set_write_buffer_limits(high=HIGH_WATER_BYTES, low=LOW_WATER_BYTES)
         edge = self._edge
         edge.connections.add(self)

@@ -112,7 +112,9 @@ class Listener:
         loop.remove_reader(self._socket)
         self._paused = loop.call_later(EXHAUSTED_PAUSE_S, self._resume)
         if not self.exhausted:
-            self._log.warning("accept_paused", reason=errno.errorcode.get(error.errno or 0, "?"), hint="raise ulimit -n")
+            self._log.warning(
+                "accept_paused", reason=errno.errorcode.get(error.errno or 0, "?"), hint="raise ulimit -n"
+            )
         self.exhausted += 1
 
     def _resume(self) -> None:

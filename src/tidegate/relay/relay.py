@@ -26,7 +26,7 @@ from tidegate.verdict import (
     UPSTREAM_TRUNCATED,
     Verdict,
 )
-from tidegate.wire import Framer, FrameError
+from tidegate.wire import FrameError, Framer
 
 MAX_HELD_BYTES: Final = 256 * 1024
 """A frame larger than this is passed on in pieces."""
@@ -34,6 +34,9 @@ FINISH_S: Final = 60.0
 """How long a stream whose client left may go on under `on_client_disconnect: finish`."""
 FINISH_STREAMS: Final = 100
 """How many such streams a process carries at a time."""
+
+IDLE_LOOK_S: Final = 3600.0
+"""How often a stream is looked at for which every deadline is off."""
 
 _FIRST_GAP: Final = GAP_BOUNDS_S[0]
 _COMPLETED: Final = Ending(COMPLETED)
@@ -55,7 +58,7 @@ class Relay:
     """One stream on its way to one client. `run` lasts until the stream has ended; `end` ends it from outside."""
 
     __slots__ = (
-        "_blocked_since", "_client", "_clock", "_closed", "_detached", "_done", "_event_at", "_events", "_flowing",
+        "_blocked_since", "_client", "_clock", "_closed", "_detached", "_detached_at", "_done", "_event_at", "_events", "_flowing",
         "_framer", "_loop", "_meter", "_outcome", "_paused", "_pieces", "_rules", "_source", "_started_at", "_stream",
         "_taken", "_taken_at", "_timer", "_token_at", "_wrote_at",
     )  # fmt: skip
@@ -77,6 +80,7 @@ class Relay:
         self._pieces: list[bytes] = []
         self._paused = False
         self._detached = False
+        self._detached_at = 0.0
         self._closed = False
         now = self._clock()
         self._started_at = stream.attempt.record.sent_at
@@ -152,7 +156,7 @@ class Relay:
             self._paused = True
             self._blocked_since = self._clock()
             self._source.pause()
-            self._mark_taken()
+            self._taken, self._taken_at = self._flowing.bytes_out - self._client.unsent(), self._blocked_since
 
     def resume(self) -> None:
         """Read the provider again."""
@@ -174,9 +178,11 @@ class Relay:
             return
         rules.finishing += 1
         self._detached = True
-        self._started_at = min(self._started_at, self._clock())
+        self._detached_at = self._clock()
         self.resume()
-        self._loop.call_later(FINISH_S, self.end, Ending(CLIENT_GONE))
+        if self._timer is not None:
+            self._timer.cancel()
+        self._watch()
 
     # --- Sink: what the provider's side tells -----------------------------------------------------------------------
 
@@ -184,7 +190,7 @@ class Relay:
         """Nothing to tell: the source is held directly."""
 
     def start(self, head: ReplyHead, /) -> None:
-        """The head is known already."""
+        """Take no head: it is known already."""
 
     def write(self, data: bytes, /) -> None:
         """Pass payload on."""
@@ -225,8 +231,7 @@ class Relay:
         gap = now - last
         flowing = self._flowing
         flowing.gap_sum_s += gap
-        if gap > flowing.gap_max_s:
-            flowing.gap_max_s = gap
+        flowing.gap_max_s = max(flowing.gap_max_s, gap)
         if gap <= _FIRST_GAP:
             flowing.gaps[0] += 1
         else:
@@ -263,9 +268,9 @@ class Relay:
     def _finish_events(self) -> None:
         """End without the terminal event: add it when everything else was said, else the stream is truncated."""
         meter, dialect = self._meter, self._rules.dialect
-        rest = self._framer.release().strip()
-        if rest and rest != dialect.terminator.strip():
-            self._framer.release()
+        inside = self._framer.inside
+        rest = b"" if inside else self._framer.release().strip()
+        if inside or (rest and rest != dialect.terminator.strip()):
             self.end(Ending(UPSTREAM_TRUNCATED))
         elif rest or meter.finished >= self._stream.attempt.admitted.ask.choices:
             self._put(dialect.terminator, self._clock())
@@ -291,44 +296,48 @@ class Relay:
     # --- time ------------------------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        """Act on what is late; look again when the next thing can be."""
+        """End what is late; look again when the next thing can be."""
         if self._closed:
             return
         now = self._clock()
-        limits = self._stream.attempt.target.timeouts
-        nearest = now + 3600.0
-        total_s = limits.total_s if self._events else limits.response_s
-        if total_s:
-            if now >= self._started_at + total_s:
-                return self.end(Ending(TOTAL_TIMEOUT))
-            nearest = min(nearest, self._started_at + total_s)
-        if limits.idle_s and self._events and not self._paused:
-            if now >= self._event_at + limits.idle_s:
-                return self.end(Ending(IDLE_TIMEOUT))
-            nearest = min(nearest, self._event_at + limits.idle_s)
+        due = self._dues(now)
+        for instant, verdict in due:
+            if now >= instant:
+                self.end(Ending(verdict))
+                return
+        nearest = min((instant for instant, _ in due), default=now + IDLE_LOOK_S)
         if self._events and self._rules.heartbeat_s and not self._paused and not self._detached:
             nearest = min(nearest, self._beat(now))
-        if self._rules.slow_client_s and not self._detached:
-            if self._is_slow(now):
-                return self.end(Ending(CLIENT_SLOW))
-            nearest = min(nearest, self._taken_at + self._rules.slow_client_s)
         self._timer = self._loop.call_later(max(nearest - now, 0.001), self._watch)
-        return None
+
+    def _dues(self, now: float) -> list[tuple[float, Verdict]]:
+        """Give when what would be late."""
+        limits = self._stream.attempt.target.timeouts
+        due = []
+        total_s = limits.total_s if self._events else limits.response_s
+        if total_s:
+            due.append((self._started_at + total_s, TOTAL_TIMEOUT))
+        if limits.idle_s and self._events and not self._paused:
+            due.append((self._event_at + limits.idle_s, IDLE_TIMEOUT))
+        if self._detached:
+            due.append((self._detached_at + FINISH_S, CLIENT_GONE))
+        elif self._rules.slow_client_s:
+            due.append((self._slow_since(now) + self._rules.slow_client_s, CLIENT_SLOW))
+        return due
 
     def _beat(self, now: float) -> float:
         """Send a heartbeat when one is due; give when the next one is."""
-        if now >= self._wrote_at + self._rules.heartbeat_s and not self._framer.inside:
+        every = self._rules.heartbeat_s
+        if now < self._wrote_at + every:
+            return self._wrote_at + every
+        if not self._framer.inside:
             self._put(self._rules.dialect.heartbeat, now)
-        return max(self._wrote_at, now if self._framer.inside else 0.0) + self._rules.heartbeat_s
+        return now + every
 
-    def _mark_taken(self) -> None:
-        self._taken = self._flowing.bytes_out - self._client.unsent()
-        self._taken_at = self._clock()
-
-    def _is_slow(self, now: float) -> bool:
-        """Say whether bytes wait and none was taken since the mark, for as long as the rules allow."""
+    def _slow_since(self, now: float) -> float:
+        """Give since when bytes wait of which the client took none; now, when there are none."""
         unsent = self._client.unsent()
-        if not unsent or self._flowing.bytes_out - unsent > self._taken:
-            self._mark_taken()
-            return False
-        return now >= self._taken_at + self._rules.slow_client_s
+        taken = self._flowing.bytes_out - unsent
+        if not unsent or taken > self._taken:
+            self._taken, self._taken_at = taken, now
+        return self._taken_at

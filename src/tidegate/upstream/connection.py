@@ -9,7 +9,7 @@ is httptools' business; limits, reuse and the meaning of an early end are ours.
 import asyncio
 import ssl
 from collections.abc import Callable
-from typing import Final
+from typing import Final, cast
 
 import httptools
 
@@ -135,8 +135,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 (create_connection gives nothing else)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's transports do not inherit it
 
     def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002
         """Give the loop's shared buffer."""
@@ -184,7 +183,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             else:
                 self._broken(UPSTREAM_RESET)
         self._transport = None
-        self._parser = None  # breaks the cycle parser <-> connection without waiting for the collector
+        del self._parser  # breaks the cycle parser <-> connection without waiting for the collector
         self._on_lost(self)
 
     # --- httptools' side -------------------------------------------------------------------------------------------

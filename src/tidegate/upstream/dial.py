@@ -43,7 +43,9 @@ class Origin(Struct, frozen=True):
     def of(base_url: str, ca_file: str = "", proxy: str = "") -> "Origin":
         """Give the origin of a URL that the configuration has checked."""
         url: SplitResult = urlsplit(base_url)
-        return Origin(url.scheme, url.hostname or "", url.port or (443 if url.scheme == "https" else 80), ca_file, proxy)
+        return Origin(
+            url.scheme, url.hostname or "", url.port or (443 if url.scheme == "https" else 80), ca_file, proxy
+        )
 
 
 class Dialer:
@@ -110,7 +112,7 @@ async def _reach(host: str, port: int) -> socket.socket:
     loop = asyncio.get_running_loop()
     infos: list[AddressInfo] = await _addresses(loop, host, port)
     sock = await aiohappyeyeballs.start_connection(
-        infos,  # type: ignore[arg-type]  # typeshed's address tuples are narrower than what getaddrinfo gives
+        infos,
         happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY_S,
     )
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -127,13 +127,27 @@ class _Reader:
     """
 
     __slots__ = (
-        "_attempt", "_buffered", "_clock", "_connection", "_dialect", "_ending", "_error_status", "_frames", "_framer",
-        "_kept", "_provider", "_sink", "changed", "events", "headers", "status", "verdict", "whole",
+        "_attempt",
+        "_buffered",
+        "_clock",
+        "_connection",
+        "_dialect",
+        "_ending",
+        "_error_status",
+        "_framer",
+        "_frames",
+        "_kept",
+        "_provider",
+        "_sink",
+        "changed",
+        "events",
+        "headers",
+        "status",
+        "verdict",
+        "whole",
     )  # fmt: skip
 
-    def __init__(
-        self, opening: Opening, attempt: Attempt, provider: Provider, connection: UpstreamConnection
-    ) -> None:
+    def __init__(self, opening: Opening, attempt: Attempt, provider: Provider, connection: UpstreamConnection) -> None:
         self.verdict: asyncio.Future[AttemptFailed | None] = asyncio.get_running_loop().create_future()
         self.status = 0
         self.headers: tuple[tuple[bytes, bytes], ...] = ()
@@ -237,8 +251,8 @@ class _Reader:
 
     def _decides(self, frame: Frame) -> bool:
         """Keep a frame; give whether it is the first verdict, unless it failed the attempt."""
-        if frame.is_comment:
-            return False
+        if frame.data is None:
+            return False  # a comment, or fields that no client is told of
         sight, error = self._dialect.look(frame)
         if sight is Sight.ERROR and error is not None:
             self._fail_error(error)

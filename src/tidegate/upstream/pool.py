@@ -8,9 +8,12 @@ from typing import Final
 from tidegate.upstream.connection import READ_BYTES, UpstreamConnection
 from tidegate.upstream.dial import Dialer
 from tidegate.upstream.settings import ConnectionSettings
+from tidegate.verdict import AttemptFailed
 
 MAX_IDLE: Final = 1024
 """Unused connections kept at most: a burst must not leave its descriptors behind."""
+PROBE_EVERY_S: Final = 5.0
+PROBE_TIMEOUT_S: Final = 2.0
 
 
 class Pool:
@@ -31,6 +34,8 @@ class Pool:
         self._lent: set[UpstreamConnection] = set()
         self._dialling = 0
         self._closed = False
+        self._probed_at = 0.0
+        self.reachable = True
 
     @property
     def in_use(self) -> int:
@@ -41,6 +46,10 @@ class Pool:
     def idle(self) -> int:
         """Connections kept for reuse."""
         return len(self._idle)
+
+    def counts(self) -> tuple[int, int]:
+        """Give the connections in use and idle."""
+        return self.in_use, self.idle
 
     async def take(self, *, fresh: bool = False) -> UpstreamConnection:
         """Lend a connection, a new one when `fresh`. Errors: AttemptFailed from the dialer."""
@@ -73,6 +82,25 @@ class Pool:
         self._idle.append(connection)
         if self._sweep is None:
             self._sweep = asyncio.get_running_loop().call_later(self._idle_s, self._expire)
+
+    async def dialable(self) -> bool:
+        """Say whether the origin can be reached: by what is connected, else by a try, at most one in PROBE_EVERY_S."""
+        now = self._clock()
+        if self._lent or self._idle:
+            return True
+        if self._probed_at and now < self._probed_at + PROBE_EVERY_S:
+            return self.reachable
+        self._probed_at = now
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                connection = await self._dial()
+        except (AttemptFailed, TimeoutError):
+            self.reachable = False
+        else:
+            self.reachable = True
+            self._lent.add(connection)
+            self.give_back(connection)
+        return self.reachable
 
     def close(self) -> None:
         """Close what is idle; what is lent closes when it comes back."""

@@ -51,7 +51,9 @@ class Provider:
         self.name = settings.name
         self.row = ROWS[settings.kind]
         self.pool = pool
-        self._secrets = tuple(str(secret) for secret in (settings.api_key, *settings.headers.values()) if len(secret) > 3)
+        self._secrets = tuple(
+            str(secret) for secret in (settings.api_key, *settings.headers.values()) if len(secret) > 3
+        )
         path = urlsplit(settings.base_url).path.rstrip("/") + self.row.endpoint
         fixed = {
             "host": authority,

@@ -26,3 +26,7 @@ class ProviderSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     headers: dict[str, Secret] = field(default_factory=dict)
     timeouts: Timeouts = Timeouts()
     connections: ConnectionSettings = ConnectionSettings()
+
+    def __repr__(self) -> str:
+        """Give name and kind alone: credentials must not reach a log by way of a traceback."""
+        return f"ProviderSettings(name={self.name!r}, kind={self.kind!r})"

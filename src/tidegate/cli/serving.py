@@ -1,0 +1,191 @@
+"""Running processes: the gateway until a signal, the mock until a signal, and `check`."""
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+
+import structlog
+import typer
+import uvloop
+from msgspec import structs
+
+from tidegate import __version__
+from tidegate.assemble import Tidegate
+from tidegate.config import Config, ConfigError, Loaded, is_loopback, load_demo, proxy_of, render, warnings
+from tidegate.config import load as load_config
+from tidegate.edge.listener import PortBusyError, raise_nofile_limit
+from tidegate.mock.server import MockProvider
+from tidegate.observe import log
+
+GC_THRESHOLD = (50_000, 20, 100)
+"""Collections are for cycles only, and streams make none: at 10,000 streams the default spends a tenth of the CPU here."""
+
+
+def load(path: str | None, environ: Mapping[str, str], overrides: Mapping[str, str]) -> Loaded:
+    """Give the configuration, or end the process with exit code 2 and every mistake on a line of its own."""
+    try:
+        return load_config(path, environ, overrides)
+    except ConfigError as error:
+        raise _told(error) from None
+
+
+def load_for_demo(environ: Mapping[str, str], overrides: Mapping[str, str]) -> Loaded:
+    """Give the environment's configuration with the mock beside it, or end the process with exit code 2."""
+    try:
+        return load_demo(environ, overrides)
+    except ConfigError as error:
+        raise _told(error) from None
+
+
+def _told(error: ConfigError) -> typer.Exit:
+    for mistake in error.mistakes:
+        typer.echo(f"error: {mistake}", err=True)
+    return typer.Exit(2)
+
+
+def proxies(config: Config, environ: Mapping[str, str]) -> dict[str, str]:
+    """Give the proxy of each provider that goes through one."""
+    found = {provider.name: proxy_of(provider.base_url, environ) for provider in config.providers}
+    return {name: proxy for name, proxy in found.items() if proxy}
+
+
+def check(loaded: Loaded, environ: Mapping[str, str]) -> int:
+    """Print the resolved table and what is unwise about it; gives the exit code."""
+    try:
+        proxies(loaded.config, environ)
+    except ConfigError as error:
+        raise _told(error) from None
+    rows = render(loaded.config)
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table("setting", "value", title=loaded.source)
+        for path, value in rows:
+            table.add_row(path, value)
+        Console().print(table)
+    else:
+        for path, value in rows:
+            typer.echo(f"{path}\t{value}")
+    for warning in (*loaded.notes, *warnings(loaded.config, raise_nofile_limit())):
+        typer.echo(f"note: {warning}", err=True)
+    return 0
+
+
+@asynccontextmanager
+async def mocks(config: Config) -> AsyncIterator[Config]:
+    """Start the built-in mock for each mock provider without an address. Holds: them, until the exit."""
+    started: list[MockProvider] = []
+    providers = []
+    try:
+        for provider in config.providers:
+            if provider.kind == "mock" and not provider.base_url:
+                mock = MockProvider()
+                port = await mock.start()
+                started.append(mock)
+                providers.append(structs.replace(provider, base_url=f"http://127.0.0.1:{port}/v1"))
+            else:
+                providers.append(provider)
+        yield structs.replace(config, providers=tuple(providers))
+    finally:
+        for mock in started:
+            await mock.close()
+
+
+class Stop:
+    """Hears SIGTERM and SIGINT. Shape: `hurried` is true after SIGINT, which a person sends; a second signal ends at once."""
+
+    def __init__(self, last: Callable[[], object]) -> None:
+        self.event = asyncio.Event()
+        self.hurried = False
+        self._last = last
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._heard, number)
+
+    def _heard(self, number: int) -> None:
+        if self.event.is_set():
+            self._last()
+            os._exit(1)
+        self.hurried = number == signal.SIGINT
+        self.event.set()
+
+
+def serve(loaded: Loaded, environ: Mapping[str, str], *, allow_open: bool) -> int:
+    """Serve until a signal; gives the exit code."""
+    config = loaded.config
+    if config.auth.mode == "open" and not is_loopback(config.server.host) and not allow_open:
+        typer.echo(
+            f"error: auth.mode is open and {config.server.host} can be reached from elsewhere; "
+            "configure auth.keys, or say --allow-open",
+            err=True,
+        )
+        return 2
+    form = config.observe.log
+    writer = log.configure("text" if form == "text" or (form == "auto" and sys.stderr.isatty()) else "json")
+    try:
+        return uvloop.run(_serve(loaded, proxies(config, environ), writer))
+    except PortBusyError as error:
+        typer.echo(f"error: {error} (choose another with --port or --ops-listen)", err=True)
+        return 1
+    except ConfigError as error:
+        raise _told(error) from None
+    finally:
+        writer.close()
+
+
+async def _serve(loaded: Loaded, through: Mapping[str, str], writer: log.LogWriter) -> int:
+    logger = structlog.get_logger()
+    limit = raise_nofile_limit()
+    for note in loaded.notes:
+        logger.info("note", about=note)
+    for warning in warnings(loaded.config, limit):
+        logger.warning("unwise", about=warning)
+    async with mocks(loaded.config) as config:
+        tidegate = Tidegate(config, through)
+        tidegate.metrics.watch_dropped_lines(lambda: writer.dropped)
+        port, ops_port = await tidegate.start()
+        settle()
+        stop = Stop(lambda: writer.close(0.2))
+        logger.info("serving", host=config.server.host, port=port, ops_port=ops_port, version=__version__)
+        await stop.event.wait()
+        logger.info("draining", exchanges=len(tidegate.gateway))
+        await tidegate.stop(delay_s=0.0 if stop.hurried else None)
+    logger.info("stopped")
+    return 0
+
+
+def settle() -> None:
+    """Tell the collector that what is here now stays."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLD)
+
+
+def serve_mock(host: str, port: int, seed: int) -> int:
+    """Serve the mock until a signal; gives the exit code."""
+    raise_nofile_limit()
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            uvloop.run(_serve_mock(host, port, seed))
+    except OSError as error:
+        typer.echo(
+            f"error: cannot listen on {host}:{port}: {error.strerror or error} (choose another with --port)", err=True
+        )
+        return 1
+    return 0
+
+
+async def _serve_mock(host: str, port: int, seed: int) -> None:
+    mock = MockProvider(seed)
+    bound = await mock.start(host, port)
+    settle()
+    stop = Stop(lambda: None)
+    typer.echo(f"mock provider on http://{host}:{bound}/v1 (tidegate mock --knobs lists what a request can ask for)")
+    await stop.event.wait()
+    await mock.close()
