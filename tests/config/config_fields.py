@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import msgspec.inspect as look
+
 from tidegate.config import Config
 
 

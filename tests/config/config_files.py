@@ -5,6 +5,7 @@ from pathlib import Path
 from textwrap import dedent
 
 import pytest
+
 from tidegate.config import ConfigError, Loaded, Mistake, load
 
 DIGEST = "0123456789abcdef" * 4

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 from config_files import GOOD, read, refused, told
+
 from tidegate.config import ConfigError, load
 
 

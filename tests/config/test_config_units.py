@@ -1,6 +1,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from tidegate.config.units import UnitError, count, duration_s, size_bytes, written_duration, written_size
 
 DECIMALS = st.decimals(min_value=0, max_value=8760, places=9, allow_nan=False).map(lambda number: f"{number:f}")

@@ -72,7 +72,7 @@ def demo(host: Host = None, port: Port = None, ops_listen: OpsListen = None) -> 
 
     Example:  tidegate demo --port 9000
     """
-    from tidegate.cli import demo as demonstration
+    from tidegate.cli import demonstration
 
     raise typer.Exit(demonstration.run(os.environ, _overrides(host, port, ops_listen)))
 
@@ -124,7 +124,7 @@ def keys_hash(
 
     Example:  tidegate keys hash < key.txt
     """
-    from tidegate.cli import keys as keyring
+    from tidegate.cli import keyring
 
     raise typer.Exit(keyring.run(key))
 

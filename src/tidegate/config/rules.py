@@ -80,7 +80,7 @@ def _host(spot: Spot) -> str:
 
 
 def _port(spot: Spot) -> str:
-    return f"expected a port from 0 to {_HIGHEST_PORT}, got {spot.value}" if spot.value > _HIGHEST_PORT else ""
+    return f"expected a port from 0 to {_HIGHEST_PORT}, got {_shown(spot)}" if spot.value > _HIGHEST_PORT else ""
 
 
 def _listen(spot: Spot) -> str:

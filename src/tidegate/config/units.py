@@ -96,7 +96,7 @@ def written_duration(seconds: float) -> str:
     for unit, factor in _SECONDS.items():
         if exact % factor == 0:
             return f"{int(exact / factor)}{unit}"
-    return f"{exact:f}s" if exact > 1 else f"{exact * 1000:f}ms"
+    return f"{exact:f}s" if exact > 1 else f"{exact.scaleb(3):f}ms"
 
 
 def written_size(size: int) -> str:

@@ -1,0 +1,159 @@
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+import yaml
+from config_fields import ALL_FIELDS
+from config_files import DIGEST, GOOD, read
+
+from tidegate.config import Config, ConfigError, load, load_demo
+from tidegate.config.decode import shape
+
+THIS_FILE = str(Path(__file__))
+
+# How each setting is written, and what it comes to; no two are alike, so that none can land in another's place.
+SAMPLES: dict[str, tuple[object, object]] = {
+    "server.host": ("127.0.0.7", "127.0.0.7"),
+    "server.port": (8081, 8081),
+    "server.tls.cert": (THIS_FILE, THIS_FILE),
+    "server.tls.key": (f"/{THIS_FILE}", f"/{THIS_FILE}"),
+    "server.max_header_bytes": ("33KiB", 33 * 1024),
+    "server.max_body_bytes": ("3MiB", 3 * 1024 * 1024),
+    "server.header_timeout": ("11s", 11.0),
+    "server.body_timeout": ("12s", 12.0),
+    "server.keep_alive": ("13s", 13.0),
+    "server.heartbeat": ("14s", 14.0),
+    "server.slow_client_timeout": ("16s", 16.0),
+    "server.on_client_disconnect": ("finish", "finish"),
+    "server.drain_delay": ("250ms", 0.25),
+    "server.drain_timeout": ("17s", 17.0),
+    "ops.listen": ("[::1]:9999", "[::1]:9999"),
+    "auth.mode": ("keys", "keys"),
+    "auth.keys[].id": ("alice", "alice"),
+    "auth.keys[].tenant": ("acme", "acme"),
+    "auth.keys[].sha256": (DIGEST.upper(), DIGEST),
+    "providers[].name": ("far", "far"),
+    "providers[].kind": ("mock", "mock"),
+    "providers[].base_url": ("https://example.com/v2/", "https://example.com/v2"),
+    "providers[].api_key": ("sk-sample", "sk-sample"),
+    "providers[].ca_file": (f"//{THIS_FILE}", f"//{THIS_FILE}"),
+    "providers[].headers.*": ("sample", "sample"),
+    "providers[].timeouts.connect": ("18s", 18.0),
+    "providers[].timeouts.headers": ("19s", 19.0),
+    "providers[].timeouts.first_token": ("20s", 20.0),
+    "providers[].timeouts.idle": ("21s", 21.0),
+    "providers[].timeouts.total": ("22s", 22.0),
+    "providers[].timeouts.response": ("23s", 23.0),
+    "providers[].connections.max": (24, 24),
+    "providers[].connections.idle": ("0", 0.0),
+    "models[].name": ("big", "big"),
+    "models[].aliases[]": ("large", "large"),
+    "models[].targets[].provider": ("far", "far"),
+    "models[].targets[].model": ("big-2", "big-2"),
+    "observe.log": ("json", "json"),
+}
+
+
+def plant(tree: dict[str, Any], path: str, value: object) -> None:
+    """Set one value in a tree of mappings and one-member lists."""
+    name, _, rest = path.partition(".")
+    bare = name.removesuffix("[]")
+    key = "x-sample" if bare == "*" else bare
+    if rest:
+        inner = tree.setdefault(key, [{}] if bare != name else {})
+        plant(inner[0] if bare != name else inner, rest, value)
+    else:
+        tree[key] = [value] if bare != name else value
+
+
+def pick(settings: Any, path: str) -> object:
+    """Give what the settings hold at a path."""
+    for name in path.split("."):
+        bare = name.removesuffix("[]")
+        if bare == "*":
+            settings = settings["x-sample"]
+            continue
+        field = next(field for field in msgspec.structs.fields(settings) if field.encode_name == bare)
+        settings = getattr(settings, field.name)
+        settings = settings[0] if bare != name else settings
+    return settings
+
+
+def test_every_setting_has_a_sample() -> None:
+    assert set(SAMPLES) == set(ALL_FIELDS)
+
+
+def test_every_setting_of_the_file_reaches_its_field(tmp_path: Path) -> None:
+    tree: dict[str, Any] = {}
+    for path, (written, _) in SAMPLES.items():
+        plant(tree, path, written)
+    config = read(tmp_path, yaml.safe_dump(tree)).config
+    assert {path: pick(config, path) for path in SAMPLES} == {path: value for path, (_, value) in SAMPLES.items()}
+
+
+@pytest.mark.parametrize("path", [path for path in SAMPLES if path.startswith(("server.", "ops.", "observe."))])
+def test_what_is_left_out_is_the_default_and_no_sample_is_one(tmp_path: Path, path: str) -> None:
+    default = pick(read(tmp_path, GOOD).config, path)
+    assert default == pick(Config(), path)
+    assert default != SAMPLES[path][1]
+
+
+def test_a_section_whose_members_are_all_commented_out_is_the_default(tmp_path: Path) -> None:
+    text = GOOD.replace("api_key: sk-1", "api_key: sk-1, headers: , timeouts: ") + "server:\nops:\nauth: {keys: }\n"
+    config = read(tmp_path, text).config
+    assert (config.server, config.ops, config.auth) == (Config().server, Config().ops, Config().auth)
+    assert config.providers[0].headers == {}
+
+
+def test_flags_win_over_the_file_and_fill_sections_that_are_not_there(tmp_path: Path) -> None:
+    flags = {"server.port": "9001", "server.host": "127.0.0.5", "ops.listen": "", "server.drain_timeout": "7s"}
+    config = read(tmp_path, GOOD + "server: {port: 9000, keep_alive: 1s}\n", overrides=flags).config
+    assert (config.server.port, config.server.host, config.server.keep_alive_s) == (9001, "127.0.0.5", 1.0)
+    assert (config.ops.listen, config.server.drain_timeout_s) == ("", 7.0)
+
+
+def test_a_flag_fills_a_section_that_is_empty(tmp_path: Path) -> None:
+    assert read(tmp_path, GOOD + "server:\n", overrides={"server.port": "9001"}).config.server.port == 9001
+
+
+def test_openai_is_where_a_provider_of_its_kind_is_without_an_address(tmp_path: Path) -> None:
+    assert read(tmp_path, GOOD).config.providers[0].base_url == "https://api.openai.com/v1"
+
+
+@pytest.mark.parametrize("host", ["localhost:1", "127.0.0.1", "127.9.9.9:80", "[::1]:99"])
+def test_a_provider_on_this_machine_needs_no_key(tmp_path: Path, host: str) -> None:
+    text = GOOD.replace("api_key: sk-1", f"base_url: 'http://{host}/v1'")
+    assert read(tmp_path, text).config.providers[0].api_key == ""
+
+
+def test_a_mock_without_an_address_stays_without_one(tmp_path: Path) -> None:
+    assert read(tmp_path, GOOD.replace("openai, api_key: sk-1", "mock")).config.providers[0].base_url == ""
+
+
+def test_any_free_port_can_be_asked_for_twice(tmp_path: Path) -> None:
+    config = read(tmp_path, GOOD + "server: {port: 0}\nops: {listen: '127.0.0.1:0'}\n").config
+    assert config.server.port == 0
+
+
+def test_a_file_of_this_directory_is_used_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load(None, {}).source == "environment"
+    (tmp_path / "tidegate.yaml").write_text(GOOD, encoding="utf-8")
+    loaded = load(None, {})
+    assert (loaded.source, loaded.notes) == ("tidegate.yaml", ("using tidegate.yaml of this directory",))
+    assert loaded.config.models[0].name == "gpt"
+    assert load("tidegate.yaml", {}).notes == ()
+    assert load_demo({}).source == "environment"
+
+
+def test_a_broken_file_of_this_directory_is_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tidegate.yaml").write_text("x: 1", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"^tidegate.yaml:1: "):
+        load(None, {})
+
+
+def test_a_field_of_a_kind_that_no_file_can_hold_is_refused_by_its_type() -> None:
+    with pytest.raises(TypeError, match="complex"):
+        shape(complex)
