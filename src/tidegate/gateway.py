@@ -119,4 +119,4 @@ class Gateway:
         while trace is not None:
             frames.append(f"{trace.tb_frame.f_code.co_qualname}:{trace.tb_lineno}")
             trace = trace.tb_next
-        self._log.error("bug", request_id=arrival.request_id, error=type(error).__name__, at=" > ".join(frames))
+        self._log.error("bug", request=arrival.request_id, error=type(error).__name__, at=" > ".join(frames))

@@ -128,7 +128,9 @@ def test_a_provider_on_this_machine_needs_no_key(tmp_path: Path, host: str) -> N
 
 
 def test_a_mock_without_an_address_stays_without_one(tmp_path: Path) -> None:
-    assert read(tmp_path, GOOD.replace("openai, api_key: sk-1", "mock")).config.providers[0].base_url == ""
+    for members in ("mock", "mock, base_url: ''"):
+        config = read(tmp_path, GOOD.replace("openai, api_key: sk-1", members)).config
+        assert config.providers[0].base_url == ""
 
 
 def test_any_free_port_can_be_asked_for_twice(tmp_path: Path) -> None:

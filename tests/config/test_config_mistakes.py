@@ -117,7 +117,7 @@ MODELS = [
     ("name: ''\n    targets: [{provider: main}]", "4: models[0].name: required, but empty"),
     ("name: m", "4: models[0].targets: required, but not there"),
     ("name: m\n    targets: []", "5: models[0].targets: expected one target, got 0"),
-    ("name: m\n    targets:", "5: models[0].targets: expected one target, got 0"),
+    ("name: m\n    targets:", "5: models[0].targets: required, but empty"),
     ("name: m\n    targets: [{provider: main}, {provider: main}]", "5: models[0].targets: expected one target, got 2"),
     ("name: m\n    targets: {provider: main}", "5: models[0].targets: expected a list, got a mapping"),
     ("name: m\n    targets: main", "5: models[0].targets: expected a list, got text"),
@@ -199,14 +199,14 @@ def test_all_mistakes_are_told_at_once_in_the_order_of_lines(tmp_path: Path) -> 
         (10, "providers[0].timeouts.total"),
         (11, "providers[1].name"),
         (13, "models[0].targets[0].provider"),
-        (14, "models[1].targets"),
         (14, "models[1].name"),
+        (14, "models[1].targets"),
         (15, "observe.log"),
     ]
 
 
 def test_a_provider_whose_name_is_in_doubt_is_not_reported_missing(tmp_path: Path) -> None:
-    text = GOOD.replace("name: main", "name: ${NAME}")
+    text = GOOD.replace("name: main", "name: '${NAME}'")
     assert [mistake.path for mistake in refused(tmp_path, text)] == ["providers[0].name"]
 
 

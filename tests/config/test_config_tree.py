@@ -164,3 +164,8 @@ def test_every_missing_variable_is_named(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert any("the environment variable DEEP is not set" in line for line in lines)
     assert len(lines) == 5
+
+
+def test_a_variable_without_quotes_between_braces_is_told_to_want_them(tmp_path: Path) -> None:
+    (mistake,) = refused(tmp_path, GOOD.replace("sk-1", "${KEY}"), {"KEY": "sk-1"})
+    assert (mistake.line, mistake.hint) == (2, "inside { } and [ ], write '${VAR}' with its quotes")

@@ -6,7 +6,7 @@ What a field is comes from its annotation alone: a new field of a known kind nee
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final, Literal, get_args, get_origin
 
-from msgspec import NODEFAULT, Struct, structs
+from msgspec import Struct, structs
 
 from tidegate.config import units
 from tidegate.config.mistakes import At, Mistakes, did_you_mean
@@ -115,26 +115,24 @@ class Decoder:
         value: dict[str, Any] = {}
         for name, child in table.entries.items():
             if name in fields:
-                value[name] = self.read(fields[name].type, child, place.key(name))
+                value[name] = self._member(fields[name], child, place.key(name))
             else:
                 self._unknown(name, table.keys[name], fields, place)
         for name, field in fields.items():
-            if field.default is NODEFAULT and field.default_factory is NODEFAULT:
-                self._require(name, value, table, place)
+            if name not in value and field.required:
+                self._mistakes.add(table.at, place.key(name).path, "required, but not there")
+                value[name] = FAILED
         return value
+
+    def _member(self, field: structs.FieldInfo, node: Node, place: Place) -> Any:
+        if field.required and isinstance(node, Leaf) and not node.text:
+            self._mistakes.add(node.at, place.path, "required, but empty")
+            return FAILED
+        return self.read(field.type, node, place)
 
     def _unknown(self, name: str, at: At, known: Mapping[str, object], place: Place) -> None:
         hint = did_you_mean(name, known) or f"known here: {', '.join(known)}"
         self._mistakes.add(at, place.key(name).path, "unknown key", hint)
-
-    def _require(self, name: str, value: dict[str, Any], table: Table, place: Place) -> None:
-        if name not in value:
-            self._mistakes.add(table.at, place.key(name).path, "required, but not there")
-        elif value[name] == "":
-            self._mistakes.add(table.entries[name].at, place.key(name).path, "required, but empty")
-        else:
-            return
-        value[name] = FAILED
 
     def _list(self, inner: Any, node: Node, place: Place) -> Any:
         rows = _filled(node, Rows(node.at, ()))

@@ -50,9 +50,9 @@ class Mistakes:
         """Note one mistake."""
         self._found.append(Mistake(at.file, at.line, path, problem, hint))
 
-    def fail(self, at: At, problem: str) -> NoReturn:
+    def fail(self, at: At, problem: str, hint: str = "") -> NoReturn:
         """Note a mistake that hides all others. Errors: ConfigError, always."""
-        self.add(at, "", problem)
+        self.add(at, "", problem, hint)
         raise ConfigError(self._found) from None
 
     def check(self) -> None:

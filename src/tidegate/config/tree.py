@@ -93,7 +93,8 @@ def parse(data: bytes, file: str, environ: Mapping[str, str], mistakes: Mistakes
         mistakes.fail(At(file, above.line), str(above))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        mistakes.fail(At(file, mark.line + 1 if mark else 0), f"not YAML: {_reason(error)}")
+        line = mark.line + 1 if mark else 0
+        mistakes.fail(At(file, line), f"not YAML: {_reason(error)}", _quoting(text, line))
 
 
 def override(root: Node, path: str, leaf: Leaf) -> Node:
@@ -154,6 +155,12 @@ def _reason(error: yaml.YAMLError) -> str:
     context, problem = (getattr(error, name, None) for name in ("context", "problem"))
     told = ", ".join(part for part in (context, problem) if part) or "a character that YAML does not allow"
     return re.sub(r"'[^'<][^']+'", "'…'", told)
+
+
+def _quoting(text: str, line: int) -> str:
+    """Give the hint for the commonest slip: a variable without quotes where braces are YAML's own."""
+    spoiled = line and "${" in "".join(text.splitlines()[line - 1 : line])
+    return "inside { } and [ ], write '${VAR}' with its quotes" if spoiled else ""
 
 
 class _Builder:

@@ -1,4 +1,4 @@
-"""What frames mean, and how a request is written. Pure: bytes in, facts out."""
+"""What frames mean, and how a request is written: one family of providers, one dialect. Pure: bytes in, words out."""
 
 from enum import Enum
 from typing import Protocol
@@ -10,7 +10,7 @@ from tidegate.wire import Frame
 
 
 class Sight(Enum):
-    """What one frame means while a stream opens."""
+    """What one frame means to a stream that is still opening."""
 
     SILENT = "silent"
     CONTENT = "content"
@@ -19,7 +19,7 @@ class Sight(Enum):
 
 
 class ProviderError(Struct, frozen=True):
-    """An error in a provider's own words. Shape: `status` is 0 where it did not say one."""
+    """An error in a provider's own words. Shape: `kind` is its `type` member; `status` is 0 when it does not say."""
 
     message: str
     kind: str | None = None
@@ -28,8 +28,8 @@ class ProviderError(Struct, frozen=True):
     status: int = 0
 
 
-class Notice(Struct):
-    """What one frame, or a whole answer, says beside its content."""
+class Notice(Struct, frozen=True):
+    """What one frame, or a whole body, says besides content. `done` is the dialect's terminal event."""
 
     usage: Usage | None = None
     finish_reason: str = ""
@@ -38,63 +38,67 @@ class Notice(Struct):
 
 
 class Dialect(Protocol):
-    """A family's language."""
+    """A family's language. Stateless: one object serves every stream."""
 
     @property
     def name(self) -> str:
-        """Its name in logs and tests."""
+        """Its name in logs and settings."""
         ...
 
     @property
     def terminator(self) -> bytes:
-        """The frame that ends a stream."""
+        """The frame after which a stream is complete."""
         ...
 
     @property
     def heartbeat(self) -> bytes:
-        """Bytes between frames that every client skips."""
+        """Bytes that clients ignore between two frames."""
         ...
 
     def read_request(self, body: bytes, /) -> Ask:
-        """Check a client's request. Errors: Refused (bad_request)."""
+        """Read a client's request. Errors: Refused (bad_request) with the `param` that is wrong."""
         ...
 
     def write_request(self, ask: Ask, model: str, /) -> bytes:
-        """Give the body to send; the client's own where nothing must change."""
+        """Write the request for a provider's model. Shape: the client's own bytes where nothing must change."""
         ...
 
     def look(self, frame: Frame, /) -> tuple[Sight, ProviderError | None]:
-        """Say what a frame means while opening. Errors: FrameError when it is not JSON."""
+        """Judge a frame of a stream that is opening. Errors: FrameError when it cannot be read."""
         ...
 
     def interesting(self, block: bytes, /) -> bool:
-        """Say by a byte search whether a block may hold usage, a finish reason, an error or the end."""
+        """Whether a block may hold usage, a finish reason, an error or the end. Shape: true too often, never too seldom."""
         ...
 
     def notice(self, frame: Frame, /) -> Notice:
-        """Decode an interesting frame. Errors: FrameError when it is not JSON."""
+        """Read what an interesting frame says. Errors: FrameError when it cannot be read."""
         ...
 
     def is_usage_only(self, frame: Frame, /) -> bool:
-        """Say whether a frame carries usage and no choice."""
+        """Whether a frame is there for usage alone, so that a client who did not ask for it misses nothing."""
+        ...
+
+    def text_bytes(self, frame: Frame, /) -> int:
+        """Give the length in bytes of the generated text in a frame; 0 when there is none."""
         ...
 
     def read_response(self, body: bytes, /) -> Notice:
-        """Read a whole answer. Errors: FrameError when it is not a JSON object."""
+        """Read a whole body that is not a stream. Errors: FrameError when it is not an object."""
         ...
 
     def usage_in_tail(self, tail: bytes, /) -> Usage | None:
-        """Find the usage in the end of a large answer."""
+        """Find the usage in the end of a body that was too large to keep."""
         ...
 
     def read_error(self, status: int, body: bytes, /) -> ProviderError:
-        """Read a provider's error answer, whatever it is."""
+        """Read a provider's refusal. Shape: there is always a message."""
         ...
 
-    def error_body(self, code: str, message: str, *, kind: str | None, param: str | None, status: int) -> bytes:
-        """Give the error envelope."""
+    def error_body(self, code: str, message: str, /, *, kind: str | None, param: str | None, status: int) -> bytes:
+        """Write an error for a client that got no head yet."""
         ...
 
-    def error_frame(self, code: str, message: str, *, kind: str | None = None) -> bytes:
-        """Give the frame that tells of an error in mid-stream."""
+    def error_frame(self, code: str, message: str, /, kind: str | None = None) -> bytes:
+        """Write an error for a client whose stream runs."""
         ...

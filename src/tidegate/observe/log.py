@@ -25,8 +25,7 @@ FIELDS: Final = frozenset({
     "gap_mean_s", "cached_tokens", "input_tokens", "key", "model", "output_tokens", "path", "provider",
     "reasoning_tokens", "request", "route", "status", "stream",
     # the gateway itself
-    "address", "count", "dropped", "error", "file", "limit", "mode", "models", "pid", "providers", "reason", "running",
-    "seconds", "signal", "store", "version",
+    "about", "at", "count", "dropped", "error", "exchanges", "hint", "host", "ops_port", "port", "reason", "store", "version",
     # libraries, and what went wrong
     "exc_info", "exception", "logger", "message",
 })  # fmt: skip
