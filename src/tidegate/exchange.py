@@ -4,7 +4,6 @@ A value's type says how far an exchange has come: Arrival, Admitted, Attempt, St
 written once and read by every layer on exit. Pure words: instants are handed in, in seconds of the loop's monotonic clock.
 """
 
-from bisect import bisect_left
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Literal, Protocol
@@ -116,7 +115,11 @@ class AttemptRecord(Struct):
 
 
 class Flowing(Struct):
-    """What was seen while bytes flowed. Shape: `gaps[i]` counts inter-token gaps up to GAP_BOUNDS_S[i], the last is above."""
+    """What was seen while bytes flowed.
+
+    Shape: `gaps[i]` counts inter-token gaps up to GAP_BOUNDS_S[i], the last counts those above; `frames` carried content,
+    or may have; `content_bytes` is text as far as it could be told from its wrapping.
+    """
 
     frames: int = 0
     bytes_out: int = 0
@@ -127,10 +130,6 @@ class Flowing(Struct):
     gap_sum_s: float = 0.0
     blocked_s: float = 0.0
     gaps: list[int] = field(default_factory=lambda: [0] * (len(GAP_BOUNDS_S) + 1))
-
-    def count_gap(self, gap_s: float) -> None:
-        """Count one gap between tokens."""
-        self.gaps[bisect_left(GAP_BOUNDS_S, gap_s)] += 1
 
 
 class Outcome:

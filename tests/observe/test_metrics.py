@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from tidegate.observe.metrics import ExchangeSample, Metrics
@@ -42,15 +43,20 @@ def made() -> Metrics:
 
 
 def values(metrics: Metrics) -> dict[str, float]:
-    """Give every sample of the text page, as `name{label="value"}`."""
+    """Give every sample of the text page, as `name{label="value"}` with the labels in their alphabet's order."""
     return dict(_samples(metrics.render()[0].decode()))
 
 
 def _samples(page: str) -> Iterator[tuple[str, float]]:
     for family in parse_text(page):
         for sample in family.samples:
-            labels = ",".join(f'{name}="{value}"' for name, value in sample.labels.items())
+            labels = ",".join(f'{name}="{value}"' for name, value in sorted(sample.labels.items()))
             yield f"{sample.name}{{{labels}}}", sample.value
+
+
+def parse_openmetrics(page: str) -> Iterator[Metric]:
+    families: Iterator[Metric] = text_string_to_metric_families(page)  # type: ignore[no-untyped-call]
+    return families
 
 
 def record(metrics: Metrics, sample: ExchangeSample) -> None:
@@ -62,15 +68,15 @@ def test_a_finished_stream_adds_to_every_metric_it_has_a_value_for() -> None:
     metrics = made()
     record(metrics, FULL)
     seen = values(metrics)
-    target = 'provider="main",model="small"'
+    target = 'model="small",provider="main"'
     expected = {
         "tidegate_exchanges_started_total{}": 1,
         "tidegate_exchanges_in_flight{}": 0,
-        'tidegate_requests_total{route="chat",model="small",provider="main",status="200",code="completed"}': 1,
+        'tidegate_requests_total{code="completed",model="small",provider="main",route="chat",status="200"}': 1,
         'tidegate_path_total{path="spliced"}': 1,
         f"tidegate_first_token_seconds_sum{{{target}}}": 0.25,
-        f'tidegate_first_token_seconds_bucket{{{target},le="0.2"}}': 0,
-        f'tidegate_first_token_seconds_bucket{{{target},le="0.5"}}': 1,
+        f'tidegate_first_token_seconds_bucket{{le="0.2",{target}}}': 0,
+        f'tidegate_first_token_seconds_bucket{{le="0.5",{target}}}': 1,
         "tidegate_first_frame_seconds_sum{}": 0.2,
         'tidegate_first_frame_seconds_bucket{le="0.2"}': 1,
         "tidegate_generation_seconds_sum{}": 2.0,
@@ -81,10 +87,10 @@ def test_a_finished_stream_adds_to_every_metric_it_has_a_value_for() -> None:
         'tidegate_tokens_per_second_bucket{le="20.0"}': 1,
         "tidegate_client_blocked_seconds_total{}": 0.5,
         "tidegate_stream_bytes_total{}": 4096,
-        f'tidegate_tokens_total{{{target},kind="input"}}': 12,
-        f'tidegate_tokens_total{{{target},kind="output"}}': 41,
-        f'tidegate_tokens_total{{{target},kind="cached"}}': 8,
-        f'tidegate_tokens_total{{{target},kind="reasoning"}}': 5,
+        f'tidegate_tokens_total{{kind="input",{target}}}': 12,
+        f'tidegate_tokens_total{{kind="output",{target}}}': 41,
+        f'tidegate_tokens_total{{kind="cached",{target}}}': 8,
+        f'tidegate_tokens_total{{kind="reasoning",{target}}}': 5,
         'tidegate_inter_token_seconds_bucket{le="0.01"}': 1,
         'tidegate_inter_token_seconds_bucket{le="0.1"}': 39,
         'tidegate_inter_token_seconds_bucket{le="+Inf"}': 40,
@@ -98,7 +104,7 @@ def test_a_refused_exchange_is_counted_as_a_request_and_measured_as_nothing() ->
     metrics = made()
     record(metrics, BARE)
     seen = values(metrics)
-    assert seen['tidegate_requests_total{route="chat",model="",provider="",status="404",code="unknown_model"}'] == 1
+    assert seen['tidegate_requests_total{code="unknown_model",model="",provider="",route="chat",status="404"}'] == 1
     measured = {name for name, value in seen.items() if value and name.startswith("tidegate_") and "_count{" in name}
     assert measured == set()
     assert not any(name.startswith(("tidegate_path_total", "tidegate_tokens_total")) for name in seen)
@@ -191,19 +197,21 @@ def test_the_page_tells_about_the_build_and_the_process() -> None:
     assert seen["process_cpu_seconds_total{}"] > 0
 
 
-def test_openmetrics_is_given_to_whoever_accepts_it() -> None:
+@pytest.mark.parametrize("version", ["1.0.0", "0.0.1", "new", "9"])
+def test_openmetrics_is_given_to_whoever_accepts_it(version: str) -> None:
+    accept = f"application/openmetrics-text; version={version}; charset=utf-8, text/plain;q=0.5"
     metrics = made()
     record(metrics, FULL)
     metrics.watch_dropped_lines(lambda: 0)
-    page, content_type = metrics.render("application/openmetrics-text; version=1.0.0; charset=utf-8, text/plain;q=0.5")
-    assert content_type.startswith("application/openmetrics-text; version=1.0.0")
+    page, content_type = metrics.render(accept)
+    assert content_type == "application/openmetrics-text; version=1.0.0; charset=utf-8"
     families = {family.name: family for family in parse_openmetrics(page.decode())}
     assert families["tidegate_requests"].type == "counter"
     assert families["tidegate_first_token_seconds"].type == "histogram"
     assert families["tidegate_build"].type == "info"
 
 
-@pytest.mark.parametrize("accept", ["", "*/*", "text/html", "application/openmetrics-text; version=new", "\x00,;="])
+@pytest.mark.parametrize("accept", ["", "*/*", "text/html", "text/plain; version=new", "\x00,;="])
 def test_whoever_accepts_anything_else_gets_the_text_format(accept: str) -> None:
     page, content_type = made().render(accept)
     assert content_type == "text/plain; version=0.0.4; charset=utf-8"

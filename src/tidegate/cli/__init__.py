@@ -5,11 +5,14 @@ Exit codes: 0 fine, 1 failure, 2 usage or configuration error.
 
 import os
 import sys
-from typing import Annotated, NoReturn
+from typing import Annotated, Final, Literal, NoReturn
 
 import typer
 
 from tidegate import __version__
+
+STYLE: Final[Literal["rich"] | None] = "rich" if sys.stdout.isatty() else None
+"""Frames and colours are for terminals; a pipe gets plain lines."""
 
 app = typer.Typer(
     name="tidegate",
@@ -17,8 +20,11 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    rich_markup_mode=STYLE,
 )
-keys = typer.Typer(help="Keys of clients.\n\nExample:  tidegate keys hash", no_args_is_help=True)
+keys = typer.Typer(
+    help="Keys of clients.\n\nExample:  tidegate keys hash", no_args_is_help=True, rich_markup_mode=STYLE
+)
 app.add_typer(keys, name="keys")
 
 ConfigPath = Annotated[

@@ -63,6 +63,10 @@ class Dialect(Protocol):
         """Write the request for a provider's model. Shape: the client's own bytes where nothing must change."""
         ...
 
+    def envelope(self, block: bytes, /) -> tuple[bytes, bytes] | None:
+        """Give how a frame begins and ends around its text; None when the block is not one frame with text alone."""
+        ...
+
     def look(self, frame: Frame, /) -> tuple[Sight, ProviderError | None]:
         """Judge a frame of a stream that is opening. Errors: FrameError when it cannot be read."""
         ...

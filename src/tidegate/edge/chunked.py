@@ -11,6 +11,8 @@ from typing import Final
 from tidegate.verdict import BAD_REQUEST, HEADER_TOO_LARGE, TOO_LARGE, Refused
 
 MAX_LINE_BYTES: Final = 16 * 1024
+PLAIN_FRAMING_BYTES: Final = 16
+"""What the framing of a chunk may take that counts as payload's own: an honest client may send many small chunks."""
 _HEX: Final = frozenset(b"0123456789abcdefABCDEF")
 _SIZE, _DATA, _CRLF, _TRAILER, _DONE = range(5)
 
@@ -18,17 +20,29 @@ _SIZE, _DATA, _CRLF, _TRAILER, _DONE = range(5)
 class ChunkedBody:
     """A body in the making. Holds: at most `max_body` bytes; `max_framing` bounds size lines, extensions and trailers."""
 
-    __slots__ = ("_framing", "_left", "_line", "_max_body", "_max_framing", "_state", "parts", "size")
+    __slots__ = ("_body", "_chunks", "_framing", "_left", "_line", "_max_body", "_max_framing", "_size", "_state")
 
     def __init__(self, max_body: int, max_framing: int) -> None:
         self._max_body = max_body
         self._max_framing = max_framing
+        self._body = bytearray()
+        self._chunks = 0
         self._framing = 0
         self._left = 0
         self._line = bytearray()
         self._state = _SIZE
-        self.parts: list[bytes] = []
-        self.size = 0
+        self._size = 0
+
+    def take(self) -> bytes:
+        """Give what came so far, and hold it no longer."""
+        body = bytes(self._body)
+        self._body.clear()
+        return body
+
+    @property
+    def held(self) -> int:
+        """Bytes of the body that are held."""
+        return len(self._body)
 
     @property
     def done(self) -> bool:
@@ -45,7 +59,7 @@ class ChunkedBody:
 
     def _payload(self, data: bytes, position: int) -> int:
         piece = data[position : position + self._left]
-        self.parts.append(piece)
+        self._body += piece
         self._left -= len(piece)
         if not self._left:
             self._state = _CRLF
@@ -57,7 +71,7 @@ class ChunkedBody:
         stop = len(data) if end < 0 else end + 1
         self._line += data[position:stop]
         self._framing += stop - position
-        if len(self._line) > MAX_LINE_BYTES or self._framing > self._max_framing + 2 * len(self.parts) * 8:
+        if len(self._line) > MAX_LINE_BYTES or self._framing > self._max_framing + self._chunks * PLAIN_FRAMING_BYTES:
             raise Refused(HEADER_TOO_LARGE, "chunk extensions or trailers are too large")
         if end >= 0:
             line = bytes(self._line)
@@ -81,8 +95,9 @@ class ChunkedBody:
     def _begin(self, digits: bytes) -> None:
         if not 0 < len(digits) <= 16 or not _HEX.issuperset(digits):
             raise Refused(BAD_REQUEST, "a chunk's size is not a hexadecimal number")
+        self._chunks += 1
         self._left = int(digits, 16)
-        self.size += self._left
-        if self.size > self._max_body:
+        self._size += self._left
+        if self._size > self._max_body:
             raise Refused(TOO_LARGE, f"the body is larger than {self._max_body} bytes")
         self._state = _DATA if self._left else _TRAILER

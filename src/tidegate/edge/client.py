@@ -1,6 +1,7 @@
 """The client of one exchange: its request's body on the way in, its answer on the way out, its presence in between."""
 
 import asyncio
+from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Protocol
 
@@ -13,6 +14,8 @@ from tidegate.exchange import Ending, Flow, ReplyHead
 from tidegate.verdict import CLIENT_GONE, REQUEST_TIMEOUT, TOO_LARGE, Fault, Refused
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_MANY: Final = 4096
+_SIZES: Final = tuple(b"%x\r\n" % size for size in range(_MANY))
 _CHUNKED: Final = b"transfer-encoding: chunked\r\n"
 
 
@@ -26,6 +29,10 @@ class Line(Protocol):
 
     def write(self, data: bytes, /) -> None:
         """Send."""
+        ...
+
+    def sender(self) -> Callable[[bytes], None]:
+        """Give the shortest way to send, good until the connection is lost."""
         ...
 
     def unsent(self) -> int:
@@ -49,7 +56,7 @@ class HttpClient:
 
     __slots__ = (
         "_chunked", "_coded", "_dialect", "_ending", "_flow", "_head", "_line", "_parts", "_received", "_reply",
-        "_settings", "_started", "_task", "_waiter", "answered", "body_complete", "gone", "keeps", "request_id",
+        "_send", "_settings", "_started", "_task", "_waiter", "answered", "body_complete", "gone", "keeps", "request_id",
     )  # fmt: skip
 
     def __init__(self, head: Head, line: Line, settings: ServerSettings, dialect: Dialect, request_id: str) -> None:
@@ -72,6 +79,7 @@ class HttpClient:
         self._reply: bytes | None = None
         self._chunked = False
         self._started = False
+        self._send = line.write
         self.answered = False
         self.gone = False
 
@@ -84,7 +92,7 @@ class HttpClient:
                 rest = self._coded.feed(data)
             except Refused as fault:
                 self.keeps = False
-                self._coded.parts.clear()
+                self._coded.take()
                 self._wake(fault)
                 return b""
             self.body_complete = self._coded.done
@@ -101,7 +109,7 @@ class HttpClient:
 
     def held(self) -> int:
         """Give the bytes of the body that are held."""
-        return self._coded.size if self._coded is not None else self._received
+        return self._coded.held if self._coded is not None else self._received
 
     async def read(self) -> bytes:
         """Give the whole body. Errors: Refused (too_large, request_timeout, bad_request, header_too_large)."""
@@ -110,13 +118,11 @@ class HttpClient:
             raise Refused(TOO_LARGE, f"the body is larger than {limit} bytes (server.max_body_bytes)")
         if not self.body_complete:
             await self._wait()
-        elif self._waiter is not None:
-            self._waiter.result()
-        parts = self._coded.parts if self._coded is not None else self._parts
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
-        parts.clear()
+        if self._coded is not None:
+            return self._coded.take()
+        parts, self._parts = self._parts, []
         self._received = 0
-        return body
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def _wait(self) -> None:
         if self._waiter is None:
@@ -202,12 +208,15 @@ class HttpClient:
     def write(self, data: bytes, /) -> None:
         """Send payload."""
         if self._chunked:
-            data = b"%x\r\n%b\r\n" % (len(data), data)
+            size = len(data)
+            # Joined from a table: half the time of formatting.
+            data = b"".join((_SIZES[size] if size < _MANY else b"%x\r\n" % size, data, b"\r\n"))
         if self._reply is not None:
             data = self._reply + data
             self._reply = None
             self._started = True
-        self._line.write(data)
+            self._send = self._line.sender()
+        self._send(data)
 
     def finish(self, ending: Ending, /) -> None:  # noqa: ARG002
         """End the answer's body cleanly."""

@@ -122,6 +122,13 @@ class _Recorded:
             self._ledger.record(arrival, outcome)
 
 
+class _OnlyPost:
+    """ASGI app of a hot path for every other method: Starlette gives an app that is no function all of them."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        raise Refused(METHOD, headers=((b"allow", b"POST"),))
+
+
 class _NoBody:
     async def read(self) -> bytes:
         """Give nothing: cold routes read their bodies by Starlette."""
@@ -154,9 +161,6 @@ def client_app(
             raise Refused(UNKNOWN_MODEL, "no such model here; GET /v1/models lists them", param="model")
         return JSONResponse(described(name))
 
-    async def only_post(request: Request) -> Response:  # noqa: ARG001
-        raise Refused(METHOD, headers=((b"allow", b"POST"),))
-
     async def failed(request: Request, error: Exception) -> Response:
         fault = _fault(error)
         arrival: Arrival | None = getattr(request.state, "arrival", None)
@@ -168,17 +172,18 @@ def client_app(
         body = b"" if request.method == "HEAD" else error_body(fault, dialect)
         return Response(body, fault.status, headers, media_type="application/json")
 
-    every = ["GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS"]
-    return Starlette(
+    app = Starlette(
         routes=[
             Route("/v1/models", listing),
             Route("/v1/models/{model:path}", one),
-            *(Route(path, only_post, methods=every) for path in hot_paths),
+            *(Route(path, _OnlyPost()) for path in hot_paths),
             *_health_routes(health),
         ],
         middleware=[Middleware(_Recorded, ledger=ledger, clock=clock)],
         exception_handlers={Fault: failed, HTTPException: failed, Exception: failed},
     )
+    app.router.redirect_slashes = False  # an API has one address for a thing
+    return app
 
 
 def ops_app(health: Health, scrape: Callable[[str], tuple[bytes, str]]) -> ASGIApp:

@@ -73,7 +73,7 @@ class Connection(asyncio.Protocol):
     """One client's connection. Holds: one request in work, and at most MAX_QUEUED_* of what was pipelined behind it."""
 
     __slots__ = (
-        "_client", "_due", "_edge", "_mode", "_number", "_peer", "_pending", "_received", "_scanned", "_timer",
+        "_blocked", "_client", "_due", "_edge", "_mode", "_number", "_peer", "_pending", "_received", "_scanned", "_timer",
         "_transport", "discarded",
     )  # fmt: skip
 
@@ -82,6 +82,7 @@ class Connection(asyncio.Protocol):
         self._mode = _Mode.HEAD
         self._client: HttpClient | None = None
         self._transport: asyncio.Transport | None = None
+        self._blocked = False
         self._pending = bytearray()
         self._scanned = 0
         self._received = 0.0
@@ -113,6 +114,8 @@ class Connection(asyncio.Protocol):
                 data = client.feed(data)
             if data:
                 self._queue(data)
+        elif self._mode is _Mode.HEAD and self._blocked:
+            self._queue(data)
         elif self._mode is _Mode.HEAD:
             if not self._pending:
                 self._expect(self._edge.settings.header_timeout_s)
@@ -125,6 +128,8 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """Take a half-close as leaving: nobody who still wants the answer closes first."""
+        if self._client is not None:
+            self._client.lost()  # the transport itself says so only when it could send what it still holds
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
@@ -135,13 +140,17 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Hold back whoever feeds the client."""
+        self._blocked = True
         if self._client is not None and self._client.flow is not None:
             self._client.flow.pause()
 
     def resume_writing(self) -> None:
         """Let them go on."""
+        self._blocked = False
         if self._client is not None and self._client.flow is not None:
             self._client.flow.resume()
+        elif self._mode is _Mode.HEAD:
+            self._wait_for_request()
 
     # --- Line: what the client in work needs ------------------------------------------------------------------------
 
@@ -154,6 +163,10 @@ class Connection(asyncio.Protocol):
         """Write; the transport's buffer is bounded by its high-water mark, through `pause_writing`."""
         if self._transport is not None:
             self._transport.write(data)
+
+    def sender(self) -> Callable[[bytes], None]:
+        """Give the transport's own `write`."""
+        return self._transport.write if self._transport is not None else self.write
 
     def unsent(self) -> int:
         """Give the bytes the client has not taken."""
@@ -245,11 +258,18 @@ class Connection(asyncio.Protocol):
             self._finish_closing(discards=not client.body_complete)
         else:
             self._mode = _Mode.HEAD
-            if self._pending:
-                self._expect(self._edge.settings.header_timeout_s)
-                self._advance()
-            else:
-                self._expect(self._edge.settings.keep_alive_s)
+            self._wait_for_request()
+
+    def _wait_for_request(self) -> None:
+        """Turn to the next request, but not before the client has taken most of the answers it asked for."""
+        settings = self._edge.settings
+        if self._blocked:
+            self._expect(settings.slow_client_timeout_s)
+        elif self._pending:
+            self._expect(settings.header_timeout_s)
+            self._advance()
+        else:
+            self._expect(settings.keep_alive_s)
 
     def _arrival(self, headers: Mapping[bytes, bytes], route: str, client: HttpClient) -> Arrival:
         return Arrival(
@@ -311,7 +331,7 @@ class Connection(asyncio.Protocol):
     def close_idle(self) -> None:
         """Close when no request is in work, for drain."""
         if self.is_idle:
-            self._close()
+            self._finish_closing(discards=False)
 
     def _forget(self) -> None:
         self._edge.connections.discard(self)
@@ -341,7 +361,7 @@ class Connection(asyncio.Protocol):
         left = self._due - self._edge.clock()
         if left > 0.0005:  # timers of the loop are as fine as a millisecond
             self._timer = asyncio.get_running_loop().call_later(left, self._fire)
-        elif self._mode is _Mode.HEAD and self._pending:
+        elif self._mode is _Mode.HEAD and self._pending and not self._blocked:
             self._refuse(Refused(REQUEST_TIMEOUT, "the head came too slowly (server.header_timeout)"))
         elif self._mode is _Mode.HEAD or self._mode is _Mode.CLOSING:
             self._close()

@@ -75,13 +75,24 @@ def parse(raw: bytes) -> Head:
     length = CHUNKED if b"transfer-encoding" in headers else int(headers.get(b"content-length", b"0"))
     return Head(
         method=parser.get_method(),
-        path=collector.target.partition(b"?")[0],
+        path=_path(collector.target),
         version=version,
         headers=headers,
         length=length,
         keeps=version == "1.1" and b"close" not in headers.get(b"connection", b"").lower(),
-        expects=headers.get(b"expect", b"").lower() == b"100-continue",
+        expects=version == "1.1" and headers.get(b"expect", b"").lower() == b"100-continue",
     )
+
+
+def _path(target: bytes) -> bytes:
+    """Give the path of an origin-form or absolute-form target. Errors: Refused. Source: RFC 9112 section 3.2."""
+    try:
+        path: bytes | None = httptools.parse_url(target).path if target.isascii() else None
+    except httptools.HttpParserInvalidURLError:
+        path = None
+    if path is None or not path.startswith(b"/"):
+        raise Refused(BAD_REQUEST, "the request's target is not a path or URL")
+    return path
 
 
 def _check(version: str, headers: dict[bytes, bytes], repeated: set[bytes]) -> None:

@@ -120,8 +120,7 @@ def _overhead(outcome: Outcome, opened: AttemptRecord | None) -> float | None:
 def _tokens(outcome: Outcome, *, opened: bool) -> Usage:
     """Give the tokens the provider named, else what can be judged from what passed.
 
-    Shape: a frame of a stream is a token; bytes are only asked where there were no frames, since those of a stream are
-    mostly the frames' own wrapping.
+    Shape: a frame of a stream is a token, unless its text is longer than one.
     """
     if outcome.usage is not None:
         return outcome.usage
@@ -130,7 +129,7 @@ def _tokens(outcome: Outcome, *, opened: bool) -> Usage:
     flowing = outcome.flowing
     return Usage(
         input_tokens=outcome.prompt_bytes // BYTES_PER_TOKEN,
-        output_tokens=flowing.frames or flowing.content_bytes // BYTES_PER_TOKEN,
+        output_tokens=max(flowing.frames, flowing.content_bytes // BYTES_PER_TOKEN),
         estimated=True,
     )
 

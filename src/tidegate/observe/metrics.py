@@ -28,6 +28,7 @@ RATE_BOUNDS: Final = (5.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 80.0, 100.0, 150.
 """Upper bounds of tokens per second."""
 BURST_S: Final = 0.001
 """A generation shorter than this came out of a buffer: its tokens per second would be nobody's speed."""
+OPENMETRICS: Final = "application/openmetrics-text"
 TOKEN_KINDS: Final = ("input", "output", "cached", "reasoning")
 """Values of the label `kind`; cached tokens are part of the input, reasoning tokens of the output."""
 
@@ -221,11 +222,8 @@ class Metrics:
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """Give the page and its content type. Shape: OpenMetrics where `accept` asks for it, else the text format."""
-        try:
-            encode, content_type = choose_encoder(accept)
-        except ValueError:
-            # A version that is not a number, in a header that anybody may send.
-            encode, content_type = choose_encoder("")
+        # The versions a header may ask for are not passed on: the library fails on those that are no numbers.
+        encode, content_type = choose_encoder(OPENMETRICS if OPENMETRICS in accept else "")
         return encode(self.registry), content_type
 
     # --- families --------------------------------------------------------------------------------------------------

@@ -1,29 +1,34 @@
 """What a stream says about itself while it passes: usage, finish, error, end. Only what a byte search hits is decoded."""
 
 from tidegate.dialect import Dialect, ProviderError
-from tidegate.exchange import Flowing, Usage
+from tidegate.exchange import Usage
 from tidegate.wire import Frame, FrameError
 from tidegate.wire.sse import split
 
 MAX_TAIL_BYTES = 16 * 1024
 """Of a body too large to hold, the end is kept: providers put the usage there."""
+ENVELOPE_TRIES = 8
+"""Blocks in which the wrapping of a stream's plain frames is looked for."""
 
 
 class Meter:
     """Reads along with one stream.
 
-    Shape: `observe` takes whole frames in order and gives what of them the client gets.
+    Shape: `observe` takes whole frames in order and gives what of them the client gets. `envelope` is how a frame of this
+    stream begins and ends that has nothing but text in it, once one was seen; such frames need not be observed.
     """
 
     __slots__ = (
-        "_dialect", "_flowing", "_interesting", "_strips", "_tail", "done", "error", "finish_reason", "finished",
-        "spliced", "usage",
+        "_dialect", "_interesting", "_strips", "_tail", "_tries", "done", "envelope", "error", "finish_reason", "finished",
+        "frames", "spliced", "usage",
     )  # fmt: skip
 
-    def __init__(self, dialect: Dialect, flowing: Flowing, *, strips_usage: bool) -> None:
+    def __init__(self, dialect: Dialect, *, strips_usage: bool) -> None:
         self._dialect = dialect
         self._interesting = dialect.interesting
-        self._flowing = flowing
+        self._tries = ENVELOPE_TRIES
+        self.envelope: tuple[bytes, bytes] | None = None
+        self.frames = 0
         self._strips = strips_usage
         self._tail = b""
         self.usage: Usage | None = None
@@ -35,11 +40,12 @@ class Meter:
 
     def observe(self, block: bytes) -> bytes:
         """Count a block of whole frames. Errors: FrameError when an interesting frame cannot be read."""
-        flowing = self._flowing
         if self._interesting(block):
             return self._inspect(block)
-        flowing.frames += block.count(b"data:")
-        flowing.content_bytes += len(block)
+        self.frames += block.count(b"data:")
+        if self._tries and self.envelope is None:
+            self._tries -= 1
+            self.envelope = self._dialect.envelope(block)
         return block
 
     def _inspect(self, block: bytes) -> bytes:
@@ -47,8 +53,7 @@ class Meter:
         dropped = False
         for frame in split(block):
             if not self._interesting(frame.raw):
-                self._flowing.frames += 1
-                self._flowing.content_bytes += len(frame.raw)
+                self.frames += 1
                 kept.append(frame.raw)
             elif self._read(frame):
                 kept.append(frame.raw)

@@ -156,6 +156,11 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self._deliver(nbytes)
             self._broken(BAD_FRAME)
             return
+        chunks = self._chunks
+        if self._told and len(chunks) == 1 and not self._complete:
+            self._framing_bytes = 0
+            self._sink.write(chunks.pop())
+            return
         self._deliver(nbytes)
         if self._complete and self._sink is not None:
             self._ended()

@@ -260,6 +260,8 @@ class _Reader:
         if sight is Sight.END and not self._frames:
             self._fail(EMPTY_STREAM)
             return False
+        if not self._frames:
+            self._attempt.record.framed_at = self._clock()
         self._kept.append(frame.raw)
         self._frames += 1
         self._buffered += len(frame.raw)
