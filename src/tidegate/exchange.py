@@ -4,7 +4,7 @@ A value's type says how far an exchange has come: Arrival, Admitted, Attempt, St
 written once and read by every layer on exit. Pure words: instants are handed in, in seconds of the loop's monotonic clock.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Literal, Protocol
 
@@ -242,8 +242,23 @@ class Sink(Protocol):
         ...
 
 
+class Plain(Struct, frozen=True):
+    """How a stream's frames begin and end that hold nothing but text, and where those go that come as one chunk each.
+
+    Shape: `forward` takes the chunk as it came, its size line and line ends included.
+    """
+
+    start: bytes
+    end: bytes
+    forward: Callable[[bytes], None]
+
+
 class Source(Protocol):
     """Where bytes come from. `attach` gives first what was read while opening, then what comes."""
+
+    def divert(self, plain: Plain | None, /) -> None:
+        """Let plain frames pass the sink by; None ends that. A source that cannot tell them does nothing."""
+        ...
 
     def attach(self, sink: Sink, /) -> None:
         """Tell this sink from now on."""
@@ -281,12 +296,16 @@ class Client(Sink, Protocol):
         """Give the bytes that wait for the client to take them."""
         ...
 
+    def coded(self) -> Callable[[bytes], None] | None:
+        """Give how to send bytes that are in chunks already; None while the answer's body is not sent in chunks."""
+        ...
+
 
 class Stream(Struct):
     """An open stream: the first content, or the whole of a short body, is in.
 
     Shape: `events` is false for a body that is not a stream of frames; `whole` says that such a body is in already;
-    `changed` says that the request was written anew.
+    `changed` says that the request was written anew; `redact` takes the gateway's secrets out of a provider's words.
     """
 
     attempt: Attempt
@@ -296,3 +315,4 @@ class Stream(Struct):
     whole: bool
     strips_usage: bool
     changed: bool
+    redact: Callable[[str], str]

@@ -73,7 +73,7 @@ def streamed() -> Arrival:
         )
     )
     flowing = outcome.flowing
-    flowing.frames, flowing.bytes_out, flowing.content_bytes = 41, 4096, 4000
+    flowing.frames, flowing.bytes_out, flowing.content_bytes = 41, 4096, 160
     flowing.first_write_at, flowing.last_token_at = 100.2505, 102.25
     flowing.gap_max_s, flowing.gap_sum_s, flowing.blocked_s = 0.06, 2.0, 0.5
     flowing.gaps[5] = 40
@@ -201,9 +201,11 @@ def test_tokens_of_a_stream_that_ended_early_are_judged_from_its_frames() -> Non
     assert (entry.code, entry.status) == ("upstream_truncated", 200)
 
 
-def test_tokens_of_a_body_without_frames_are_judged_from_its_bytes() -> None:
+@pytest.mark.parametrize("frames", [0, 41])
+def test_text_that_is_longer_than_a_token_a_frame_is_judged_by_its_bytes(frames: int) -> None:
     arrival = completed()
-    arrival.outcome.stream, arrival.outcome.usage, arrival.outcome.flowing.frames = False, None, 0
+    outcome = arrival.outcome
+    outcome.usage, outcome.flowing.frames, outcome.flowing.content_bytes = None, frames, 4000
     assert entry_of(arrival).usage == Usage(input_tokens=100, output_tokens=1000, estimated=True)
 
 

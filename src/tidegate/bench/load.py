@@ -99,8 +99,10 @@ class StreamClient(asyncio.Protocol):
 
     def __init__(self, tally: Tally) -> None:
         self._tally = tally
-        self._asking = False
         self._transport: asyncio.Transport
+        self._asking = self._began = self._cut = self._done = False
+        self._events = 0
+        self._asked_at = self._last_at = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Ask."""
@@ -144,7 +146,6 @@ class StreamClient(asyncio.Protocol):
         self._asking = True
         self._began = self._cut = self._done = False
         self._events = 0
-        self._last_at = 0.0
         self._asked_at = time.perf_counter()
         self._transport.write(self._tally.order.request)
 
@@ -165,7 +166,9 @@ class StreamClient(asyncio.Protocol):
 
     def _finish(self) -> None:
         if self._events != self._tally.order.events or not self._done:
-            self._fail(f"had {self._events} of {self._tally.order.events} events, [DONE] {'' if self._done else 'not '}seen")
+            self._fail(
+                f"had {self._events} of {self._tally.order.events} events, [DONE] {'' if self._done else 'not '}seen"
+            )
             return
         self._asking = False
         self._tally.live -= 1
@@ -190,7 +193,9 @@ async def play(order: Order, sample: Callable[[Tally], object]) -> Tally:
                 await _wait(tally.over, POLL_S)
                 sample(tally)
     except TimeoutError:
-        tally.failures.append(f"{order.streams - tally.finished - tally.failed} streams not over after {order.deadline_s:.0f} s")
+        tally.failures.append(
+            f"{order.streams - tally.finished - tally.failed} streams not over after {order.deadline_s:.0f} s"
+        )
         tally.failed += 1
     except OSError as error:
         tally.failures.append(f"cannot connect: {error}")

@@ -31,7 +31,7 @@ def percentile(ordered: Sequence[float], share: float) -> float:
 
 
 def median_of_pairs(lefts: Iterable[float], rights: Iterable[float], *, ratio: bool = False) -> float | None:
-    """Give the median of left − right, or left / right, of runs that stood side by side; None without a pair.
+    """Give the median of left minus right, or left / right, of runs that stood side by side; None without a pair.
 
     Source: pairs see the same weather, so that what drifts on a shared machine cancels before the median is taken.
     """

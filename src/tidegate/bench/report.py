@@ -37,6 +37,7 @@ class Run(Struct, frozen=True):
 
     scenario: str
     variant: str
+    repeat: int
     values: dict[str, float]
     problem: str = ""
 
@@ -76,7 +77,13 @@ def cells(row: Row) -> tuple[str, ...]:
         return (row.scenario, figure, "", "", "", "", "", "", f"{row.standing}: {row.note}")
     values = (number(row.direct), number(row.nginx), number(row.tidegate), _result(row))
     bounds = (_bound(row, row.must), _bound(row, row.aim))
-    return (row.scenario, figure, *values, *bounds, " ".join(filter(None, (row.standing, row.note and f"({row.note})"))))
+    return (
+        row.scenario,
+        figure,
+        *values,
+        *bounds,
+        " ".join(filter(None, (row.standing, row.note and f"({row.note})"))),
+    )
 
 
 def render_plain(rows: Sequence[Row]) -> str:
@@ -86,7 +93,10 @@ def render_plain(rows: Sequence[Row]) -> str:
     widths = [max(len(line[column]) for line in lines) for column in range(len(_COLUMNS) - 1)]
     return "\n".join(
         "  ".join(
-            [text.ljust(width) if column < 2 else text.rjust(width) for column, (text, width) in enumerate(zip(line, widths, strict=False))]
+            [
+                text.ljust(width) if column < 2 else text.rjust(width)
+                for column, (text, width) in enumerate(zip(line, widths, strict=False))
+            ]
             + [line[-1]]
         ).rstrip()
         for line in lines
@@ -95,7 +105,7 @@ def render_plain(rows: Sequence[Row]) -> str:
 
 def print_table(rows: Sequence[Row], title: str) -> None:
     """Print the table: rich on a terminal wide enough, plain lines elsewhere."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     if not console.is_terminal or shutil.get_terminal_size().columns < 100:
         print(f"{title}\n\n{render_plain(rows)}")
         return
@@ -108,7 +118,9 @@ def print_table(rows: Sequence[Row], title: str) -> None:
     console.print(table)
 
 
-def render_json(machine: dict[str, str | int], settings: dict[str, object], rows: Sequence[Row], runs: Sequence[Run]) -> bytes:
+def render_json(
+    machine: dict[str, str | int], settings: dict[str, object], rows: Sequence[Row], runs: Sequence[Run]
+) -> bytes:
     """Give everything as JSON: the figures, and the raw values of each run."""
     document = {"machine": machine, "settings": settings, "figures": rows, "runs": runs}
     return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"

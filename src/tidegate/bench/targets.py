@@ -48,7 +48,7 @@ worker_processes 1;
 worker_rlimit_nofile {files};
 pid {folder}/nginx-{port}.pid;
 error_log {folder}/nginx.log warn;
-events {{ worker_connections {files}; }}
+events {{ worker_connections {connections}; }}
 http {{
   access_log off;
   tcp_nodelay on;
@@ -99,12 +99,17 @@ def pinned(core: int) -> Iterator[None]:
 
 
 class Target(Struct, frozen=True):
-    """Something that answers chat completions. Shape: `pids` are all the processes that work for it."""
+    """Something that answers chat completions.
+
+    Shape: `pids` are all the processes that work for it; `ready_s` is what passed from its start until it answered;
+    `ops_port` means nothing where there are no metrics.
+    """
 
     name: str
     port: int
     pids: tuple[int, ...]
-    ready_s: float = 0.0
+    ready_s: float
+    ops_port: int
 
 
 class Tls(Struct, frozen=True):
@@ -138,15 +143,15 @@ def process(command: Sequence[str], core: int, log: Path) -> Iterator[subprocess
             child.wait(_STOP_S)
 
 
-def wait_ready(child: subprocess.Popen[bytes], name: str, port: int, path: str, log: Path) -> float:
-    """Wait until a path is answered with 200, or a connection is taken where there is no path; gives the seconds.
+def wait_ready(child: subprocess.Popen[bytes], name: str, port: int, path: str, log: Path) -> None:
+    """Wait until a path is answered with 200, or a connection is taken where there is no path.
 
     Errors: MismeasuredError when the process ends or takes too long; the text quotes its log.
     """
-    began = time.perf_counter()
-    while (waited_s := time.perf_counter() - began) < _READY_S:
+    until = time.perf_counter() + _READY_S
+    while time.perf_counter() < until:
         if _answers(port, path):
-            return waited_s
+            return
         if child.poll() is not None:
             break
         time.sleep(READY_POLL_S)
@@ -218,14 +223,16 @@ class Stand:
     def fresh(self, name: str) -> Iterator[Target]:
         """Give a target of its own. Holds: its process, until the exit. Errors: MismeasuredError."""
         core = self.cores.load if name.startswith("direct") else self.cores.target
-        port = free_port()
-        command, path = self._command(name, port)
+        port, ops_port = free_port(), free_port()
+        command, path = self._command(name, port, ops_port)
         log = self.folder / f"{name}.log"
+        began = time.perf_counter()
         with process(command, core, log) as child:
-            ready_s = wait_ready(child, name, port, path, log)
-            yield Target(name, port, (child.pid, *children_of(child.pid)), ready_s)
+            wait_ready(child, name, port, path, log)
+            ready_s = time.perf_counter() - began
+            yield Target(name, port, (child.pid, *children_of(child.pid)), ready_s, ops_port)
 
-    def _command(self, name: str, port: int) -> tuple[list[str], str]:
+    def _command(self, name: str, port: int, ops_port: int) -> tuple[list[str], str]:
         """Give how a target is started, and the path that says whether it is ready."""
         match name.partition("-")[0], name.endswith("-tls"):
             case "direct", False:
@@ -234,15 +241,29 @@ class Stand:
                 tls = self.tls()
                 return [sys.executable, "-c", _TLS_MOCK, str(port), str(tls.certificate), str(tls.key)], ""
             case "nginx", sealed:
-                return [find_command("nginx"), "-p", str(self.folder), "-c", self._nginx(port, sealed=sealed)], "/v1/models"
+                return [
+                    find_command("nginx"),
+                    "-p",
+                    str(self.folder),
+                    "-c",
+                    self._nginx(port, sealed=sealed),
+                ], "/v1/models"
             case _, sealed:
-                command = [sys.executable, "-m", "tidegate", "serve", "-c", self._tidegate(port, sealed=sealed)]
+                command = [
+                    sys.executable,
+                    "-m",
+                    "tidegate",
+                    "serve",
+                    "-c",
+                    self._tidegate(port, ops_port, sealed=sealed),
+                ]
                 return command, "/health/ready"
 
     def _nginx(self, port: int, *, sealed: bool) -> str:
         text = _NGINX.format(
             user="user root;" if os.geteuid() == 0 else "",  # else its worker can't enter the folder
             files=self.files,
+            connections=2 * self.files,  # it drops waiting clients when a sixteenth is left
             folder=self.folder,
             mock=self.target("direct-tls" if sealed else "direct").port,
             port=port,
@@ -253,7 +274,7 @@ class Stand:
         path.write_text(text)
         return str(path)
 
-    def _tidegate(self, port: int, *, sealed: bool) -> str:
+    def _tidegate(self, port: int, ops_port: int, *, sealed: bool) -> str:
         scheme, mock = ("https", self.target("direct-tls")) if sealed else ("http", self.target("direct"))
         provider = {
             "name": "main",
@@ -264,7 +285,7 @@ class Stand:
         }
         config = {
             "server": {"host": HOST, "port": port, "drain_delay": "0s", "drain_timeout": "1s"},
-            "ops": {"listen": f"{HOST}:{free_port()}"},
+            "ops": {"listen": f"{HOST}:{ops_port}"},
             "auth": {"mode": "keys", "keys": [{"id": "bench", "tenant": "bench", "sha256": hash_key(self.key)}]},
             "providers": [provider],
             "models": [{"name": "mock", "targets": [{"provider": "main", "model": "mock"}]}],

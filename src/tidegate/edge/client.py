@@ -248,6 +248,10 @@ class HttpClient:
         self._line.write(refusal(fault, self._dialect, self.request_id, self._line.dates.now(), keeps=self.keeps))
         self.answered = True
 
+    def coded(self) -> Callable[[bytes], None] | None:
+        """Give how to send bytes that are in chunks already; None while the answer's body is not sent in chunks."""
+        return self._send if self._chunked and self._started else None
+
     def unsent(self) -> int:
         """Give the bytes that wait for the client to take them."""
         return self._line.unsent()

@@ -329,9 +329,11 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     def close_idle(self) -> None:
-        """Close when no request is in work, for drain."""
+        """Close when no request is in work, for drain; an answer that has not begun will say that it is the last."""
         if self.is_idle:
             self._finish_closing(discards=False)
+        elif self._client is not None:
+            self._client.keeps = False
 
     def _forget(self) -> None:
         self._edge.connections.discard(self)

@@ -12,7 +12,7 @@ from typing import Final
 from msgspec import Struct
 
 from tidegate.dialect import Dialect
-from tidegate.exchange import GAP_BOUNDS_S, Client, Ending, Outcome, ReplyHead, Stream
+from tidegate.exchange import GAP_BOUNDS_S, Client, Ending, Outcome, Plain, ReplyHead, Stream
 from tidegate.relay.meter import Meter
 from tidegate.verdict import (
     BAD_FRAME,
@@ -39,6 +39,9 @@ FINISH_STREAMS: Final = 100
 IDLE_LOOK_S: Final = 3600.0
 """How often a stream is looked at for which every deadline is off."""
 
+CHUNKING_BYTES: Final = 6
+"""What a chunk's size line and line ends usually add."""
+
 _COMPLETED: Final = Ending(COMPLETED)
 
 
@@ -58,9 +61,9 @@ class Relay:
     """One stream on its way to one client. `run` lasts until the stream has ended; `end` ends it from outside."""
 
     __slots__ = (
-        "_blocked_since", "_client", "_clock", "_closed", "_detached", "_detached_at", "_done", "_end", "_event_at", "_events",
-        "_first_at", "_flowing", "_framer", "_gap_max", "_gaps", "_longest", "_loop", "_meter", "_out", "_outcome", "_paused",
-        "_pieces", "_plain", "_plain_bytes", "_rules", "_send", "_source", "_start", "_started_at", "_stream", "_taken",
+        "_blocked_since", "_client", "_clock", "_closed", "_detached", "_detached_at", "_diverts", "_done", "_event_at", "_events",
+        "_first_at", "_flowing", "_framer", "_gap_max", "_gaps", "_loop", "_meter", "_out", "_outcome", "_paused",
+        "_pieces", "_plain", "_plain_bytes", "_rules", "_send", "_source", "_started_at", "_stream", "_taken",
         "_taken_at", "_timer", "_wrote_at",
     )  # fmt: skip
 
@@ -92,9 +95,7 @@ class Relay:
         self._out = 0
         self._gap_max = 0.0
         self._gaps = outcome.flowing.gaps
-        # The wrapping of plain frames; a length no frame is below means that none is known, or none may be taken for one.
-        self._start = self._end = b""
-        self._longest = 0
+        self._diverts = False
         self._plain = self._plain_bytes = 0
         self._send = client.write
 
@@ -124,7 +125,7 @@ class Relay:
         if self._closed:
             return
         self._closed = True
-        self._longest = 0
+        self._keep()
         now = self._clock()
         if self._blocked_since:
             self._flowing.blocked_s += now - self._blocked_since
@@ -146,13 +147,14 @@ class Relay:
         outcome.usage = meter.usage
         outcome.finish_reason = meter.finish_reason
         outcome.path = "spliced" if self._stream.changed or meter.spliced else "raw"
-        flowing.bytes_out = self._out
+        flowing.bytes_out = self._out + self._plain_bytes
         flowing.gap_max_s = self._gap_max
         if not self._events:
             flowing.content_bytes = self._out
             return
         flowing.frames = meter.frames + self._plain
-        flowing.content_bytes = self._plain_bytes - self._plain * (len(self._start) + len(self._end))
+        if meter.envelope is not None:
+            flowing.content_bytes = self._plain_bytes - self._plain * (sum(map(len, meter.envelope)) + CHUNKING_BYTES)
         if self._first_at:
             flowing.last_token_at = self._event_at
             flowing.gap_sum_s = max(0.0, self._event_at - self._first_at - flowing.blocked_s)
@@ -181,7 +183,7 @@ class Relay:
             self._paused = True
             self._blocked_since = self._clock()
             self._source.pause()
-            self._taken, self._taken_at = self._out - self._client.unsent(), self._blocked_since
+            self._taken, self._taken_at = self._out + self._plain_bytes - self._client.unsent(), self._blocked_since
 
     def resume(self) -> None:
         """Read the provider again."""
@@ -203,7 +205,7 @@ class Relay:
             return
         rules.finishing += 1
         self._detached = True
-        self._longest = 0
+        self._keep()
         self._detached_at = self._clock()
         self.resume()
         if self._timer is not None:
@@ -220,30 +222,42 @@ class Relay:
 
     def write(self, data: bytes, /) -> None:
         """Pass payload on."""
-        size = len(data)
-        if size < self._longest and data.startswith(self._start) and data.endswith(self._end):
-            # One frame with text in it, like nearly every one: known by its wrapping, so it needs no search. This path is
-            # 1.0 us, the other 2.6 us; docs/performance.md.
-            now = self._clock()
-            gap = now - self._event_at
-            self._event_at = now
-            if gap > self._gap_max:  # noqa: PLR1730 (max() costs as much as all of this)
-                self._gap_max = gap
-            self._gaps[bisect_left(GAP_BOUNDS_S, gap)] += 1
-            self._plain += 1
-            self._plain_bytes += size
-            self._out += size
-            self._send(data)
-        elif self._events:
+        if self._closed:
+            return
+        if self._events:
             self._write_events(data)
         else:
             self._write_body(data)
 
-    def _write_events(self, data: bytes) -> None:
-        if self._closed:
+    def _forward(self, chunk: bytes) -> None:
+        """Pass on one plain frame in its chunk."""
+        now = self._clock()
+        gap = now - self._event_at
+        self._event_at = now
+        if gap > self._gap_max:  # noqa: PLR1730 (max() costs as much as all of this)
+            self._gap_max = gap
+        self._gaps[bisect_left(GAP_BOUNDS_S, gap)] += 1
+        self._plain += 1
+        self._plain_bytes += len(chunk)
+        self._send(chunk)
+
+    def _divert(self) -> None:
+        """Let plain frames pass by from here on, if one was seen and nothing is held that they would overtake."""
+        send = self._client.coded()
+        if self._meter.envelope is None or send is None or self._framer.held or self._framer.inside:
             return
+        self._send = send
+        self._diverts = True
+        self._source.divert(Plain(*self._meter.envelope, self._forward))
+
+    def _keep(self) -> None:
+        """Let every frame come to `write` again."""
+        if self._diverts:
+            self._diverts = False
+            self._source.divert(None)
+
+    def _write_events(self, data: bytes) -> None:
         framer = self._framer
-        self._longest = 0
         try:
             block = framer.take(data)
             if framer.held > MAX_HELD_BYTES:
@@ -253,12 +267,10 @@ class Relay:
         except FrameError as error:
             self.end(Ending(BAD_FRAME, f"the provider sent what is not an event: {error}"))
         else:
-            if self._meter.envelope is not None and not (
-                framer.held or framer.inside or self._closed or self._detached
-            ):
-                self._start, self._end = self._meter.envelope
-                # Two wrappings do not fit into one frame: what is shorter is one frame and nothing else.
-                self._longest = 2 * (len(self._start) + len(self._end))
+            if framer.held:
+                self._keep()
+            elif not (self._diverts or self._closed or self._detached):
+                self._divert()
 
     def _write_block(self, block: bytes) -> None:
         now = self._clock()
@@ -383,7 +395,7 @@ class Relay:
     def _slow_since(self, now: float) -> float:
         """Give since when bytes wait of which the client took none; now, when there are none."""
         unsent = self._client.unsent()
-        taken = self._out - unsent
+        taken = self._out + self._plain_bytes - unsent
         if not unsent or taken > self._taken:
             self._taken, self._taken_at = taken, now
         return self._taken_at

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Final
 
 from tidegate.dialect import ProviderError, Sight
-from tidegate.exchange import Attempt, Ending, Flow, ReplyHead, Sink, Stream
+from tidegate.exchange import Attempt, Ending, Flow, Plain, ReplyHead, Sink, Stream
 from tidegate.observe.metrics import Metrics
 from tidegate.upstream.connection import UpstreamConnection
 from tidegate.upstream.providers import Provider, headers_down
@@ -78,6 +78,7 @@ class _Open:
             strips_usage=reader.events and not ask.wants_usage,
             changed=reader.changed,
             whole=reader.whole,
+            redact=self._provider.redact,
         )
 
     async def __aexit__(
@@ -104,7 +105,7 @@ class _Open:
             fault = await reader.verdict
             if fault is None:
                 return reader
-            if fault.verdict is CONNECT_RESET and record.reused:
+            if fault.verdict is CONNECT_RESET and record.reused and not connection.heard:
                 # The provider had closed this connection while it was idle: nobody's failure. Once, on a new one.
                 provider.pool.give_back(connection)
                 self._connection = None
@@ -180,6 +181,10 @@ class _Reader:
             sink.write(data)
         if self._ending is not None:
             sink.finish(self._ending)
+
+    def divert(self, plain: Plain | None, /) -> None:
+        """Let plain frames pass the sink by."""
+        self._connection.divert(plain)
 
     def pause(self) -> None:
         """Hold the provider back."""
