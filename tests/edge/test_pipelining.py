@@ -155,7 +155,7 @@ async def fill(client: Raw, running: Running, connection: Connection) -> int:
     while not connection._blocked:
         sent += 1
         await client.send(numbered(sent))
-        await until(lambda: len(running.entries()) == sent)
+        await until(lambda count=sent: len(running.entries()) == count)  # type: ignore[misc]
     await client.send(numbered(sent + 1))
     await until(lambda: bool(connection._pending))
     return sent + 1

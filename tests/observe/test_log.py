@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
@@ -326,6 +327,14 @@ def test_no_line_is_lost_or_counted_twice_with_many_writers(pipe: Pipe) -> None:
         thread.join()
     assert len(set(data.splitlines())) == 4 * each
     assert writer.dropped == 0
+
+
+def test_each_line_is_written_without_being_asked_for(pipe: Pipe) -> None:
+    writer = pipe.writer()
+    for number in range(5):
+        writer.write(b"%d\n" % number)
+        assert os.read(pipe.read_fd, 100) == b"%d\n" % number
+        time.sleep(0.005)  # so that the thread waits again
 
 
 def test_lines_gather_into_one_write(pipe: Pipe) -> None:

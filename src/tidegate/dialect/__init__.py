@@ -75,6 +75,10 @@ class Dialect(Protocol):
         """Whether a block may hold usage, a finish reason, an error or the end. Shape: true too often, never too seldom."""
         ...
 
+    def hit(self, block: bytes, start: int, /) -> int:
+        """Give an offset in the first interesting frame at or after `start`; -1 when there is none."""
+        ...
+
     def notice(self, frame: Frame, /) -> Notice:
         """Read what an interesting frame says. Errors: FrameError when it cannot be read."""
         ...

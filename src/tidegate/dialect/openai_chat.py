@@ -178,6 +178,16 @@ class OpenAIChat:
         )
 
     @staticmethod
+    def hit(block: bytes, start: int, /) -> int:
+        """Give an offset in the first interesting frame at or after `start`; -1 when there is none. Bytes only, no JSON."""
+        found = (_finish_reason(block, start), _usage(block, start), _error(block, start))
+        hits = [match.start() for match in found if match is not None]
+        done = block.find(_DONE, start)
+        if done >= 0:
+            hits.append(done)
+        return min(hits, default=-1)
+
+    @staticmethod
     def notice(frame: Frame, /) -> Notice:
         """Read what an interesting frame says. Errors: FrameError when its data is not an object."""
         data = frame.data

@@ -49,22 +49,37 @@ class Meter:
         return block
 
     def _inspect(self, block: bytes) -> bytes:
+        """Decode the interesting frames of a block, and no other."""
         kept: list[bytes] = []
-        dropped = False
-        for frame in split(block):
-            if not self._interesting(frame.raw):
-                self.frames += 1
-                kept.append(frame.raw)
-            elif self._read(frame):
-                kept.append(frame.raw)
-            else:
-                dropped = True
-            if self.done or self.error is not None:
+        done = copied = 0
+        while not (self.done or self.error is not None):
+            start, end = self._next(block, done)
+            self.frames += block.count(b"data:", done, start)
+            done = end
+            if start == end:
                 break
-        if dropped:
-            self.spliced = True
-        passed = b"".join(kept)
-        return block if len(passed) == len(block) else passed
+            if not self._read(Frame(block[start:end])):
+                kept.append(block[copied:start])
+                copied = end
+        if not copied and done == len(block):
+            return block
+        kept.append(block[copied:done])
+        return b"".join(kept)
+
+    def _next(self, block: bytes, done: int) -> tuple[int, int]:
+        """Give the bounds of the next interesting frame behind `done`; both are the block's end when there is none."""
+        hit = self._dialect.hit(block, done)
+        if hit < 0:
+            return len(block), len(block)
+        if b"\r" in block:
+            start = end = 0
+            for frame in split(block):
+                start, end = end, end + len(frame.raw)
+                if end > hit:
+                    break
+            return start, end
+        before, behind = block.rfind(b"\n\n", done, hit), block.find(b"\n\n", hit)
+        return (before + 2 if before >= 0 else done), (behind + 2 if behind >= 0 else len(block))
 
     def _read(self, frame: Frame) -> bool:
         """Take what a frame says; give whether it goes on to the client."""
@@ -79,8 +94,9 @@ class Meter:
         if notice.error is not None:
             self.error = notice.error
             return False
-        if self._strips and notice.usage is not None:
-            return not self._dialect.is_usage_only(frame)
+        if self._strips and notice.usage is not None and self._dialect.is_usage_only(frame):
+            self.spliced = True
+            return False
         return True
 
     def whole(self, body: bytes) -> None:

@@ -168,7 +168,7 @@ class Relay:
             error = self._meter.error
             frame = self._rules.dialect.error_frame(
                 verdict.code,
-                ending.message or (error.message if error is not None else verdict.meaning),
+                ending.message or (self._stream.redact(error.message) if error is not None else verdict.meaning),
                 kind=error.kind if error is not None else None,
             )
             self._out += len(frame)
@@ -194,6 +194,7 @@ class Relay:
             self._blocked_since = 0.0
             self._event_at = now  # silence that we made ourselves is not the provider's
             self._source.resume()
+            self._watch()
 
     def gone(self) -> None:
         """End the stream, or let it finish without its client, as the rules say."""
@@ -208,8 +209,6 @@ class Relay:
         self._keep()
         self._detached_at = self._clock()
         self.resume()
-        if self._timer is not None:
-            self._timer.cancel()
         self._watch()
 
     # --- Sink: what the provider's side tells -----------------------------------------------------------------------
@@ -355,6 +354,8 @@ class Relay:
 
     def _watch(self) -> None:
         """End what is late; look again when the next thing can be."""
+        if self._timer is not None:
+            self._timer.cancel()
         if self._closed:
             return
         now = self._clock()

@@ -197,10 +197,10 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self._broken(BAD_FRAME)
             return
         except httptools.HttpParserError:
-            self._extra = True
             self._deliver(nbytes)
             # What follows a whole answer is not part of it, whatever it is.
             if self._complete:
+                self._extra = True
                 self._ended()
             else:
                 self._broken(BAD_FRAME)

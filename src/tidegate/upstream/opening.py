@@ -35,6 +35,10 @@ MAX_HELD_BYTES: Final = 256 * 1024
 """What is held before the verdict; a longer preamble, or a longer plain body, is passed on as it comes."""
 
 
+LOOK_BYTES: Final = 1024
+"""A read is looked at in pieces of this size: most often the verdict is in the first, and the rest need not be split."""
+
+
 class Opening:
     """Opens streams at providers."""
 
@@ -238,15 +242,16 @@ class _Reader:
 
     def _look(self, data: bytes) -> None:
         try:
-            frames = self._framer.feed(data)
-            for position, frame in enumerate(frames):
-                if self._decides(frame):
-                    self._kept += [later.raw for later in frames[position + 1 :]]
-                    self._kept.append(self._framer.release())
-                    self._open()
-                    return
-                if self.verdict.done():
-                    return
+            for start in range(0, len(data), LOOK_BYTES):
+                frames = self._framer.feed(data[start : start + LOOK_BYTES])
+                for position, frame in enumerate(frames):
+                    if self._decides(frame):
+                        self._kept += [later.raw for later in frames[position + 1 :]]
+                        self._kept += (self._framer.release(), data[start + LOOK_BYTES :])
+                        self._open()
+                        return
+                    if self.verdict.done():
+                        return
         except FrameError as error:
             self._fail(BAD_FRAME, f"the provider sent what is not an event: {error}")
             return
