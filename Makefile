@@ -48,7 +48,7 @@ microbench: $(VENV)/.test ## micro-benchmarks of the hot functions, beside publi
 	$(BIN)/pytest tests/micro --benchmark-enable --benchmark-only -o addopts=-q
 
 soak: $(VENV)/.test ## ten minutes of mixed streams with random faults; everything must come back to zero
-	$(BIN)/python -m tests.soak $(ARGS)
+	$(BIN)/python tests/soak.py $(ARGS)
 
 docs: $(VENV)/.test ## write the generated pages (docs/verdicts.md) anew
 	$(BIN)/python scripts/generate-docs

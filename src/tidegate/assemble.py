@@ -49,7 +49,7 @@ class Tidegate:
         self.entries = MemoryStore()
         logger = structlog.get_logger()
         names = Names(
-            routes=frozenset({"chat", "models"}),
+            routes=frozenset({"chat", "models", "other"}),
             models=frozenset(model.name for model in config.models),
             providers=frozenset(provider.name for provider in config.providers),
         )

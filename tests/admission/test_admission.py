@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from harness import ask, chat, connect, gateway, request_bytes, run
 
+from harness import ask, chat, connect, gateway, request_bytes, run
 from tidegate.admission.admission import Admission
 from tidegate.admission.catalogue import Catalogue
 from tidegate.admission.identity import gate, hash_key

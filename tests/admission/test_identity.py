@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 import pytest
 
-from tidegate.admission import identity
 from tidegate.admission.identity import KeyGate, credential, gate, hash_key
 from tidegate.admission.settings import AuthSettings, KeySettings
 from tidegate.exchange import Identity
@@ -68,7 +67,7 @@ def test_another_scheme_is_no_key_and_does_not_fall_back_to_other_headers() -> N
 )
 def test_what_can_be_no_key_is_refused_before_anything_is_hashed(key: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     known = key_gate()
-    monkeypatch.setattr(identity.hashlib, "sha256", lambda _: pytest.fail("hashed"))
+    monkeypatch.setattr(hashlib, "sha256", lambda _: pytest.fail("hashed"))
     with pytest.raises(Refused, match="malformed"):
         known.identify({b"x-api-key": key})
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from processes import PLAIN, tidegate, write_config
 
+from processes import PLAIN, tidegate, write_config
 from tidegate import __version__
 
 COMMANDS = ("serve", "demo", "mock", "check", "keys", "keys hash", "bench", "version")

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
 from harness import chat
-from processes import Served, fetch, get, serving, tidegate, write_config
+from processes import fetch, get, serving, tidegate, write_config
 
 pytestmark = pytest.mark.slow
 

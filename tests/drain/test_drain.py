@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
+
 from harness import Raw, Reply, ask, chat, connect, gateway, request_bytes, run
 from processes import Served, serving, write_config
 
@@ -56,7 +57,7 @@ async def until_refused(port: int) -> None:
 
 async def until_not_ready(ops_port: int) -> None:
     async with asyncio.timeout(20):
-        while await status(ops_port, "/health/ready") != 503:  # noqa: ASYNC110
+        while await status(ops_port, "/health/ready") != 503:
             await asyncio.sleep(0.01)
 
 

@@ -165,7 +165,7 @@ class Mock:
 
     async def wait_until(self, is_so: Callable[[], bool]) -> None:
         async with asyncio.timeout(PATIENCE_S):
-            while not is_so():  # noqa: ASYNC110 (the mock has no event for what tests look at)
+            while not is_so():
                 await asyncio.sleep(0.002)
 
     def drop(self) -> None:

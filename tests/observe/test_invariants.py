@@ -6,8 +6,8 @@ import random
 import re
 
 import pytest
-from harness import Running, ask, chat, connect, gateway, request_bytes, run, until
 
+from harness import Running, ask, chat, connect, gateway, request_bytes, run, until
 from tidegate.verdict import TABLE
 
 MODELS = (

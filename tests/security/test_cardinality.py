@@ -1,7 +1,6 @@
 """Whatever clients make up, the number of series stays what the configuration says."""
 
 from harness import ask, chat, connect, gateway, request_bytes, run
-
 from tidegate.verdict import TABLE
 
 ATTACKS = 300
@@ -60,7 +59,7 @@ def test_every_label_of_a_finished_request_is_a_configured_name_or_a_word_of_the
                 words = {name: value.strip('"') for name, value in labels.items()}
                 assert words["model"] in {"mock", "other", ""}
                 assert words["provider"] in {"main", ""}
-                assert words["route"] in {"chat", "models", ""}
+                assert words["route"] in {"chat", "models", "other", ""}
                 assert words["code"] in TABLE
                 assert words["status"].isdigit()
             assert len(found) >= 5

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import pytest
 import structlog
+
 from harness import Reply, Running, ask, chat, connect, gateway, request_bytes, run
 from processes import WAIT_S, Served, fetch, get, serving, tidegate, write_config
-
 from tidegate.admission.identity import hash_key
 from tidegate.observe import log
 from tidegate.relay import relay

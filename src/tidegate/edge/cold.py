@@ -1,6 +1,7 @@
 """Everything that is not hot: Starlette apps behind uvicorn's HTTP protocol, one for clients and one for operators."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
@@ -16,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from tidegate.dialect import Dialect
+from tidegate.edge.connection import DISCARD_BYTES, DISCARD_S
 from tidegate.edge.intake import request_id
 from tidegate.edge.reply import error_body
 from tidegate.exchange import Arrival, Ending, Identity, Outcome
@@ -122,6 +124,42 @@ class _Recorded:
             self._ledger.record(arrival, outcome)
 
 
+class _ReadingOn:
+    """ASGI middleware: after the answer the rest of the request is read for a while, as on the hot routes."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not any(name in {b"content-length", b"transfer-encoding"} for name, _ in scope["headers"]):
+            await self._app(scope, receive, send)
+            return
+        answered = False
+
+        async def sending(message: Message) -> None:
+            nonlocal answered
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                answered = True
+                message = {**message, "more_body": True}  # the end of the body would close the connection
+            await send(message)
+
+        await self._app(scope, receive, sending)
+        if answered:
+            await _discard(receive)
+            await send({"type": "http.response.body", "body": b""})
+
+
+async def _discard(receive: Receive) -> None:
+    """Read to the end of a request; beyond the limits wait for the time to be up, or for the client to leave."""
+    seen = 0
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(DISCARD_S):
+            while (message := await receive()).get("more_body", False):
+                seen += len(message["body"])
+                if seen > DISCARD_BYTES:
+                    await asyncio.sleep(DISCARD_S)
+
+
 class _OnlyPost:
     """ASGI app of a hot path for every other method: Starlette gives an app that is no function all of them."""
 
@@ -179,7 +217,7 @@ def client_app(
             *(Route(path, _OnlyPost()) for path in hot_paths),
             *_health_routes(health),
         ],
-        middleware=[Middleware(_Recorded, ledger=ledger, clock=clock)],
+        middleware=[Middleware(_ReadingOn), Middleware(_Recorded, ledger=ledger, clock=clock)],
         exception_handlers={Fault: failed, HTTPException: failed, Exception: failed},
     )
     app.router.redirect_slashes = False  # an API has one address for a thing

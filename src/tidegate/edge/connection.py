@@ -1,7 +1,7 @@
 """Our HTTP/1.1 server protocol for the hot routes; every other request is handed, with its bytes, to uvicorn's.
 
 HEAD --hot--> SERVING --answered--> HEAD ...      HEAD --not hot--> (uvicorn's protocol has the transport)
-any --refused early, or not to be kept--> CLOSING --EOF, 2 s or 1 MiB--> closed
+any --refused early, or not to be kept--> CLOSING --EOF or 2 s--> closed
 """
 
 import asyncio
@@ -25,7 +25,7 @@ MAX_QUEUED_REQUESTS: Final = 8
 MAX_QUEUED_BYTES: Final = 64 * 1024
 DISCARD_S: Final = 2.0
 DISCARD_BYTES: Final = 1024 * 1024
-"""After an early answer the rest of the request is read this long, so that the client sees the answer and not a reset."""
+"""After an early answer so much of the request is read on, so that the client sees the answer and not a reset."""
 HIGH_WATER_BYTES: Final = 64 * 1024
 LOW_WATER_BYTES: Final = 16 * 1024
 
@@ -123,8 +123,8 @@ class Connection(asyncio.Protocol):
             self._advance()
         else:
             self.discarded += len(data)
-            if self.discarded > DISCARD_BYTES:
-                self._close()
+            if self.discarded > DISCARD_BYTES and self._transport is not None:
+                self._transport.pause_reading()  # to close now would reset a client that still sends: time will
 
     def eof_received(self) -> bool:
         """Take a half-close as leaving: nobody who still wants the answer closes first."""

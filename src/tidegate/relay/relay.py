@@ -119,6 +119,7 @@ class Relay:
         finally:
             if self._timer is not None:
                 self._timer.cancel()
+                self._timer = None
 
     def end(self, ending: Ending) -> None:
         """End the stream; the first ending counts."""

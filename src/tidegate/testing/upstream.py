@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -64,18 +65,21 @@ def chunk(data: bytes) -> bytes:
 class ScriptedUpstream:
     """A server whose connections run a script. Shape: `peers` are the connections, in their order."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, scheme: str) -> None:
         self.port = port
+        self._scheme = scheme
         self.peers: list[Peer] = []
 
     @property
     def base_url(self) -> str:
         """What a provider's `base_url` is set to."""
-        return f"http://127.0.0.1:{self.port}/v1"
+        return f"{self._scheme}://127.0.0.1:{self.port}/v1"
 
 
 @asynccontextmanager
-async def scripted_upstream(script: Callable[[Peer], Awaitable[None]]) -> AsyncIterator[ScriptedUpstream]:
+async def scripted_upstream(
+    script: Callable[[Peer], Awaitable[None]], tls: ssl.SSLContext | None = None
+) -> AsyncIterator[ScriptedUpstream]:
     """Serve a script on a free port. Holds: the server and its connections until the exit."""
     running: set[asyncio.Task[object]] = set()
 
@@ -93,8 +97,8 @@ async def scripted_upstream(script: Callable[[Peer], Awaitable[None]]) -> AsyncI
             if task is not None:
                 running.discard(task)
 
-    server = await asyncio.start_server(connected, "127.0.0.1", 0, limit=MAX_REQUEST_BYTES)
-    upstream = ScriptedUpstream(server.sockets[0].getsockname()[1])
+    server = await asyncio.start_server(connected, "127.0.0.1", 0, limit=MAX_REQUEST_BYTES, ssl=tls)
+    upstream = ScriptedUpstream(server.sockets[0].getsockname()[1], "https" if tls is not None else "http")
     try:
         yield upstream
     finally:

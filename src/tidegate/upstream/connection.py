@@ -122,6 +122,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         """Hand chunks that hold one plain frame to its `forward` instead of the sink; None ends that."""
         if plain is None:
             self._longest = 0
+            self._forward = self._chunks.append  # lets go of the relay, which else would be a cycle
             return
         self._start, self._end, self._forward = plain.start, plain.end + b"\r\n", plain.forward
         # Two wrappings do not fit into one frame: what is shorter is one frame and nothing else.

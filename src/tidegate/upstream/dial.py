@@ -67,8 +67,9 @@ class Dialer:
                 sock = await self._through_proxy(origin)
             else:
                 sock = await _reach(origin.host, origin.port)
-        except socket.gaierror as error:
-            raise AttemptFailed(DNS_FAILED, f"the provider's host name {origin.host!r} does not resolve") from error
+        except (socket.gaierror, UnicodeError) as error:  # the latter from names that no resolver is asked for
+            whose, host = ("proxy", urlsplit(origin.proxy).hostname) if origin.proxy else ("provider", origin.host)
+            raise AttemptFailed(DNS_FAILED, f"the {whose}'s host name {host!r} does not resolve") from error
         except ConnectionResetError as error:
             raise AttemptFailed(CONNECT_RESET) from error
         except OSError as error:

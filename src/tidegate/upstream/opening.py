@@ -115,7 +115,11 @@ class _Open:
                 self._connection = None
                 fresh = True
                 continue
-            raise fault
+            try:
+                raise fault
+            finally:
+                # The fault's traceback holds this frame: without these names it is no cycle for the collector.
+                del fault, reader, connection
 
     def _release(self) -> None:
         connection, self._connection = self._connection, None
@@ -143,7 +147,6 @@ class _Reader:
         "_frames",
         "_kept",
         "_provider",
-        "_sink",
         "changed",
         "events",
         "headers",
@@ -169,13 +172,11 @@ class _Reader:
         self._buffered = 0
         self._frames = 0
         self._ending: Ending | None = None
-        self._sink: Sink | None = None
 
     # --- Source ----------------------------------------------------------------------------------------------------
 
     def attach(self, sink: Sink, /) -> None:
         """Give what was read while opening, then let the connection tell the sink itself."""
-        self._sink = sink
         kept, self._kept = self._kept, []
         data = kept[0] if len(kept) == 1 else b"".join(kept)
         if self._ending is None:

@@ -75,8 +75,13 @@ class SseFramer:
 
     def take(self, data: bytes, /) -> bytes:
         """Give all whole frames as one piece, as they came, and hold the rest."""
-        if self._resting and data.endswith((b"\n\n", b"\r\n\r\n")) and len(data) <= self._limit:
-            return data
+        if data.endswith((b"\n\n", b"\r\n\r\n")) and len(data) <= self._limit:
+            if self._resting:
+                return data
+            if not self._began and not self._held and data[:1] != _BOM[:1]:
+                self._began = self._resting = True
+                self._last = b"\n"
+                return data
         completes = self._last == b"\r" and data.startswith(b"\n") and not self._held and not self._inside
         ends = self._find(data)
         if not ends and self._inside:
