@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from certificates import make_certificate
+from certificates import Authority
 from harness import Running, ask, chat, connect, gateway, make_config, request_bytes, run, until
 from processes import serving, write_config
 from tidegate.assemble import Tidegate
@@ -67,11 +67,13 @@ def test_server_port_is_where_it_listens() -> None:
 
 
 def test_server_tls_serves_with_the_certificate_and_its_key_and_not_without(tmp_path: Path) -> None:
-    cert, key = make_certificate(tmp_path)
+    authority = Authority(tmp_path)
+    authority.context("127.0.0.1")
+    files = {"cert": str(tmp_path / "127.0.0.1.pem"), "key": str(tmp_path / "127.0.0.1.key")}
 
     async def work() -> None:
-        async with gateway(server={"tls": {"cert": cert, "key": key}}) as running:
-            trust = ssl.create_default_context(cafile=cert)
+        async with gateway(server={"tls": files}) as running:
+            trust = ssl.create_default_context(cafile=authority.ca_file)
             reader, writer = await asyncio.open_connection("127.0.0.1", running.port, ssl=trust)
             writer.write(request_bytes(chat("mock?tokens=3"), headers={"connection": "close"}))
             assert (await reader.read()).endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
@@ -83,8 +85,10 @@ def test_server_tls_serves_with_the_certificate_and_its_key_and_not_without(tmp_
 
 
 def test_server_tls_key_must_be_the_certificates(tmp_path: Path) -> None:
-    cert, _ = make_certificate(tmp_path)
-    _, other = make_certificate(tmp_path, "other")
+    authority = Authority(tmp_path)
+    for name in ("one", "other"):
+        authority.context(name)
+    cert, other = str(tmp_path / "one.pem"), str(tmp_path / "other.key")
     with pytest.raises(ssl.SSLError):
         Tidegate(make_config("http://127.0.0.1:1", server={"tls": {"cert": cert, "key": other}}))
 
@@ -278,9 +282,11 @@ class Recorder:
 async def head_sent(path: str = "/v1", **provider: Any) -> bytes:
     """Give the head that a provider with these settings gets."""
     recorder = Recorder()
-    async with scripted_upstream(recorder) as upstream:
-        async with gateway(f"http://127.0.0.1:{upstream.port}{path}", provider=provider) as running:
-            assert (await ask(running.port, chat())).status == 200
+    async with (
+        scripted_upstream(recorder) as upstream,
+        gateway(f"http://127.0.0.1:{upstream.port}{path}", provider=provider) as running,
+    ):
+        assert (await ask(running.port, chat())).status == 200
     return recorder.heads[0]
 
 
@@ -310,15 +316,13 @@ def test_providers_headers_are_added_to_each_request() -> None:
 
 @pytest.mark.parametrize("trusted", [True, False])
 def test_providers_ca_file_is_who_is_trusted(trusted: bool, tmp_path: Path) -> None:
-    cert, key = make_certificate(tmp_path)
-    served = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    served.load_cert_chain(cert, key)
+    authority = Authority(tmp_path)
 
     async def work() -> None:
         mock = MockProvider()
-        port = await mock.start(ssl=served)
+        port = await mock.start(ssl=authority.context("127.0.0.1"))
         try:
-            provider = {"ca_file": cert} if trusted else {}
+            provider = {"ca_file": str(authority.ca_file)} if trusted else {}
             async with gateway(f"https://127.0.0.1:{port}/v1", provider=provider) as running:
                 assert await code_of(running, model="mock?tokens=1") == ("completed" if trusted else "tls_failed")
         finally:
@@ -461,7 +465,7 @@ def test_models_targets_provider_is_who_is_asked(name: str) -> None:
     async def work() -> None:
         mocks = {"main": MockProvider(), "other": MockProvider()}
         urls = {provider: f"http://127.0.0.1:{await mock.start()}/v1" for provider, mock in mocks.items()}
-        models = [{"name": "mock", "targets": [{"provider": name}]}]
+        models: Any = [{"name": "mock", "targets": [{"provider": name}]}]
         config = make_config(urls["main"], models=models)
         other = msgspec.structs.replace(config.providers[0], name="other", base_url=urls["other"])
         tidegate = Tidegate(msgspec.structs.replace(config, providers=(*config.providers, other)))

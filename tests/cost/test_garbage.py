@@ -2,6 +2,7 @@ import gc
 from collections import Counter
 
 import pytest
+
 from harness import chat, connect, gateway, request_bytes, run, until
 
 OURS = {

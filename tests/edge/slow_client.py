@@ -36,6 +36,11 @@ def read_on(client: Raw) -> None:
     cast("asyncio.Transport", client.writer.transport).resume_reading()
 
 
+def read_no_more(client: Raw) -> None:
+    """Let it take nothing again."""
+    cast("asyncio.Transport", client.writer.transport).pause_reading()
+
+
 def socket_of(connection: Connection) -> socket.socket:
     """Give the socket of the gateway's side."""
     assert connection._transport is not None

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from gateways import KEY, Threaded, sdk, threaded
+from gateways import KEY, blocking, sdk
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from harness import gateway, run
+from threads import Threaded, threaded
 from tidegate.admission.identity import hash_key
 
 MESSAGES: Any = [{"role": "user", "content": "Tell me about the tide."}]
@@ -52,7 +53,7 @@ def sent(served: Threaded) -> dict[str, Any]:
 
 
 def test_a_completion_is_the_object_that_the_package_declares(served: Threaded) -> None:
-    done = served.client().chat.completions.create(model="mock?tokens=12", messages=MESSAGES)
+    done = blocking(served).chat.completions.create(model="mock?tokens=12", messages=MESSAGES)
     assert isinstance(done, ChatCompletion)
     assert done.object == "chat.completion"
     assert done.choices[0].finish_reason == "stop"
@@ -62,7 +63,7 @@ def test_a_completion_is_the_object_that_the_package_declares(served: Threaded) 
 
 
 def test_a_stream_is_the_same_text_in_pieces(served: Threaded) -> None:
-    client = served.client()
+    client = blocking(served)
     whole = client.chat.completions.create(model="mock?tokens=30", messages=MESSAGES).choices[0].message.content
     stream = client.chat.completions.create(model="mock?tokens=30&cut=7", messages=MESSAGES, stream=True)
     chunks = list(stream)
@@ -73,7 +74,7 @@ def test_a_stream_is_the_same_text_in_pieces(served: Threaded) -> None:
 
 
 def test_usage_comes_last_for_those_who_ask_and_not_for_others(served: Threaded) -> None:
-    client = served.client()
+    client = blocking(served)
     asked = list(
         client.chat.completions.create(
             model="mock?tokens=5", messages=MESSAGES, stream=True, stream_options={"include_usage": True}
@@ -94,7 +95,7 @@ def test_usage_comes_last_for_those_who_ask_and_not_for_others(served: Threaded)
 
 
 def test_a_call_of_a_tool_comes_whole(served: Threaded) -> None:
-    done = served.client().chat.completions.create(model="mock?tools=yes", messages=MESSAGES, tools=TOOLS)
+    done = blocking(served).chat.completions.create(model="mock?tools=yes", messages=MESSAGES, tools=TOOLS)
     (call,) = done.choices[0].message.tool_calls or []
     assert call.type == "function"
     assert call.function.name == "look_up"
@@ -103,7 +104,7 @@ def test_a_call_of_a_tool_comes_whole(served: Threaded) -> None:
 
 
 def test_a_call_of_a_tool_comes_in_pieces(served: Threaded) -> None:
-    stream = served.client().chat.completions.create(
+    stream = blocking(served).chat.completions.create(
         model="mock?tools=yes&tokens=20", messages=MESSAGES, tools=TOOLS, stream=True
     )
     name, arguments, finish = "", "", ""
@@ -118,7 +119,7 @@ def test_a_call_of_a_tool_comes_in_pieces(served: Threaded) -> None:
 
 
 def test_the_packages_own_accumulator_reads_a_stream(served: Threaded) -> None:
-    with served.client().chat.completions.stream(model="mock?tokens=9", messages=MESSAGES) as stream:
+    with blocking(served).chat.completions.stream(model="mock?tokens=9", messages=MESSAGES) as stream:
         kinds = [event.type for event in stream]
         done = stream.get_final_completion()
     assert "content.delta" in kinds
@@ -128,7 +129,7 @@ def test_the_packages_own_accumulator_reads_a_stream(served: Threaded) -> None:
 
 def test_an_image_reaches_the_provider_as_it_was_sent(served: Threaded) -> None:
     for stream in (False, True):
-        answer = served.client().chat.completions.create(model="mock?tokens=2", messages=PICTURE, stream=stream)
+        answer = blocking(served).chat.completions.create(model="mock?tokens=2", messages=PICTURE, stream=stream)
         if stream:
             assert text_of(list(answer))  # type: ignore[arg-type]
         assert sent(served)["messages"] == PICTURE
@@ -136,7 +137,7 @@ def test_an_image_reaches_the_provider_as_it_was_sent(served: Threaded) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_response_format_reaches_the_provider_and_its_json_the_client(served: Threaded, stream: bool) -> None:
-    answer: Any = served.client().chat.completions.create(
+    answer: Any = blocking(served).chat.completions.create(
         model="mock?tokens=9", messages=MESSAGES, response_format=SCHEMA, stream=stream
     )
     text = text_of(list(answer)) if stream else answer.choices[0].message.content
@@ -146,7 +147,7 @@ def test_a_response_format_reaches_the_provider_and_its_json_the_client(served: 
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_two_choices_come_apart(served: Threaded, stream: bool) -> None:
-    answer: Any = served.client().chat.completions.create(model="mock?tokens=6", messages=MESSAGES, n=2, stream=stream)
+    answer: Any = blocking(served).chat.completions.create(model="mock?tokens=6", messages=MESSAGES, n=2, stream=stream)
     if not stream:
         assert [choice.index for choice in answer.choices] == [0, 1]
         assert answer.choices[0].message.content != answer.choices[1].message.content
@@ -162,7 +163,7 @@ def test_two_choices_come_apart(served: Threaded, stream: bool) -> None:
 
 
 def test_reasoning_passes_through_although_the_package_does_not_declare_it(served: Threaded) -> None:
-    stream = served.client().chat.completions.create(model="mock?reasoning=3&tokens=3", messages=MESSAGES, stream=True)
+    stream = blocking(served).chat.completions.create(model="mock?reasoning=3&tokens=3", messages=MESSAGES, stream=True)
     pieces = [getattr(chunk.choices[0].delta, "reasoning_content", None) for chunk in stream]
     assert len([piece for piece in pieces if piece]) == 3
 
@@ -172,24 +173,24 @@ def test_reasoning_passes_through_although_the_package_does_not_declare_it(serve
     ["mock?crlf=yes", "mock?nospace=yes", "mock?cut=1", "mock?close=yes", "mock?nodone=yes", "mock?bigframe=300KiB"],
 )
 def test_a_provider_that_writes_its_frames_differently_is_read_all_the_same(served: Threaded, model: str) -> None:
-    chunks = list(served.client().chat.completions.create(model=model, messages=MESSAGES, stream=True))
+    chunks = list(blocking(served).chat.completions.create(model=model, messages=MESSAGES, stream=True))
     assert chunks[-1].choices[0].finish_reason == "stop"
     assert len([chunk for chunk in chunks if chunk.choices[0].delta.content]) == 34
 
 
 def test_a_model_can_be_found_and_listed(served: Threaded) -> None:
-    client = served.client()
+    client = blocking(served)
     assert [model.id for model in client.models.list()] == ["mock"]
     assert client.models.retrieve("mock").object == "model"
 
 
 def test_the_request_id_of_the_answer_is_the_one_in_the_record(served: Threaded) -> None:
-    done = served.client().chat.completions.create(model="mock?tokens=1", messages=MESSAGES)
+    done = blocking(served).chat.completions.create(model="mock?tokens=1", messages=MESSAGES)
     assert done._request_id == served.ask(served.running.entries)[-1].request_id
 
 
 def test_the_packages_own_headers_reach_the_provider_and_its_key_does_not(served: Threaded) -> None:
-    served.client(organization="org-1").chat.completions.create(model="mock?tokens=1", messages=MESSAGES)
+    blocking(served, organization="org-1").chat.completions.create(model="mock?tokens=1", messages=MESSAGES)
     _, headers, _ = served.ask(lambda: served.running.mock.stats.requests[-1])
     names = {name.lower(): value for name, value in headers}
     assert names[b"openai-organization"] == b"org-1"
@@ -198,7 +199,7 @@ def test_the_packages_own_headers_reach_the_provider_and_its_key_does_not(served
 
 
 def test_the_shipped_configuration_leaves_the_packages_stream_raw_or_spliced(served: Threaded) -> None:
-    client = served.client()
+    client = blocking(served)
     list(client.chat.completions.create(model="mock?tokens=3", messages=MESSAGES, stream=True))
     assert served.ask(served.running.entries)[-1].path == "spliced"
     options: Any = {"include_usage": True}

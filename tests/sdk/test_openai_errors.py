@@ -9,7 +9,7 @@ import anyio
 import httpx
 import openai
 import pytest
-from gateways import KEY, scripted, sdk, threaded
+from gateways import KEY, scripted, sdk
 
 from harness import Running, gateway, run, until
 from tidegate.admission.identity import hash_key
@@ -284,11 +284,14 @@ def test_a_client_whose_time_is_up_in_mid_stream_is_noticed() -> None:
 
 
 def test_a_gateway_that_is_not_there_is_a_connection_error() -> None:
-    with threaded() as served:
-        base_url = served.base_url
-    client = openai.OpenAI(base_url=base_url, api_key=KEY, max_retries=0)
-    with pytest.raises(openai.APIConnectionError):
-        client.chat.completions.create(model="mock", messages=MESSAGES)
+    async def work() -> None:
+        async with gateway() as running:
+            pass
+        async with sdk(running) as client:
+            with pytest.raises(openai.APIConnectionError):
+                await complete(client, model="mock", messages=MESSAGES)
+
+    run(work)
 
 
 # --- retries -------------------------------------------------------------------------------------------------------

@@ -15,7 +15,6 @@ from harness import Reply, Running, ask, chat, connect, gateway, request_bytes, 
 from processes import WAIT_S, Served, fetch, get, serving, tidegate, write_config
 from tidegate.admission.identity import hash_key
 from tidegate.observe import log
-from tidegate.relay import relay
 from tidegate.testing.upstream import HEAD, LAST, Peer, chunk, scripted_upstream
 
 PROMPT = "canary-prompt-of-a-client"
@@ -213,19 +212,17 @@ def test_whatever_a_client_sends_no_canary_is_in_log_metric_health_or_answer(nam
     assert sort_out(file.read_text(encoding="utf-8")) == set()
 
 
-def test_a_bug_is_logged_by_its_place_and_never_by_what_it_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bug_is_logged_by_its_place_and_never_by_what_it_says(tmp_path: Path) -> None:
     shown: list[str] = []
 
-    def broken(self: object, *arguments: object) -> None:
+    def broken() -> Any:
         raise ValueError(f"{PROMPT} {COMPLETION} {PROVIDER_KEY}")
-
-    monkeypatch.setattr(relay.Relay, "_watch", broken)
 
     async def work() -> None:
         async with gateway(auth=AUTH, provider={"api_key": PROVIDER_KEY}) as running:
-            reply = await ask(running.port, prompt(model="mock?itl=50ms&tokens=20"), headers=HEADERS)
+            running.tidegate.rules.framer = broken
+            reply = await ask(running.port, prompt(model="mock?tokens=20"), headers=HEADERS)
+            assert (reply.status, reply.json()["error"]["code"]) == (500, "bug")
             shown.extend((without_content(reply), await operator_sees(running)))
             assert (await running.entry()).code == "bug"
 

@@ -231,7 +231,8 @@ class Relay:
 
     def _forward(self, chunk: bytes) -> None:
         """Pass on one plain frame in its chunk."""
-        now = self._clock()
+        clock, send = self._clock, self._send
+        now = clock()
         gap = now - self._event_at
         self._event_at = now
         if gap > self._gap_max:  # noqa: PLR1730 (max() costs as much as all of this)
@@ -239,7 +240,7 @@ class Relay:
         self._gaps[bisect_left(GAP_BOUNDS_S, gap)] += 1
         self._plain += 1
         self._plain_bytes += len(chunk)
-        self._send(chunk)
+        send(chunk)
 
     def _divert(self) -> None:
         """Let plain frames pass by from here on, if one was seen and nothing is held that they would overtake."""

@@ -256,7 +256,7 @@ class _Reader:
         except FrameError as error:
             self._fail(BAD_FRAME, f"the provider sent what is not an event: {error}")
             return
-        if self._frames > MAX_HELD_FRAMES or self._buffered + self._framer.held > MAX_HELD_BYTES:
+        if self._buffered + self._framer.held > MAX_HELD_BYTES:
             self._kept.append(self._framer.release())
             self._open()
 
@@ -276,7 +276,7 @@ class _Reader:
         self._kept.append(frame.raw)
         self._frames += 1
         self._buffered += len(frame.raw)
-        return sight is not Sight.SILENT
+        return sight is not Sight.SILENT or self._frames > MAX_HELD_FRAMES or self._buffered > MAX_HELD_BYTES
 
     def _collect(self, data: bytes) -> None:
         self._kept.append(data)
