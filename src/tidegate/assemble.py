@@ -16,7 +16,7 @@ from tidegate.dialect.openai_chat import OpenAIChat
 from tidegate.dispatch.deadlines import deadlines
 from tidegate.dispatch.service import Service
 from tidegate.dispatch.turn import directing
-from tidegate.edge.cold import UvicornHost, client_app, ops_app
+from tidegate.edge.cold import COLD_ROUTES, UvicornHost, client_app, ops_app
 from tidegate.edge.connection import Connection, Edge
 from tidegate.edge.listener import Listener, tls_context
 from tidegate.exchange import GAP_BOUNDS_S, Admitted, Attempt, Client, Ending, Outcome, Stream
@@ -28,10 +28,15 @@ from tidegate.upstream.dial import Dialer, Origin
 from tidegate.upstream.opening import Opening
 from tidegate.upstream.pool import Pool
 from tidegate.upstream.providers import Provider
+from tidegate.upstream.settings import ProviderSettings
 from tidegate.verdict import SERVER_SHUTDOWN
 from tidegate.wire.sse import SseFramer
 
 AGENT = f"tidegate/{__version__}"
+FALLBACK = OpenAIChat()
+"""Speaks where no route has said which dialect the client has."""
+DIALECTS = {"chat": FALLBACK}
+HOT_ROUTES = {"/v1/chat/completions": "chat"}
 LAST_WORDS_S = 2.0
 """How long ended streams have to hand their error frames to the kernel."""
 
@@ -45,73 +50,78 @@ class Tidegate:
     def __init__(self, config: Config, proxies: Mapping[str, str] | None = None) -> None:
         self._config = config
         self.clock = time.monotonic
+        self.draining = False
         self.metrics = Metrics(GAP_BOUNDS_S, __version__)
         self.entries = MemoryStore()
+        self.ledger = self._ledger()
+        self.providers = {
+            settings.name: self._provider(settings, (proxies or {}).get(settings.name, ""))
+            for settings in config.providers
+        }
+        self.health = Health(self)
+        self.rules = self._rules()
+        guard, catalogue = gate(config.auth), self._catalogue()
+        admission = Admission(guard, catalogue, DIALECTS, lambda: self.edge.closing)
+        self.gateway = Gateway(admission, self._dispatch(), self._relay, self.ledger, self.clock)
+        self._cold = UvicornHost(
+            client_app(
+                gate=guard,
+                models=catalogue.names,
+                dialect=FALLBACK,
+                hot_paths=tuple(HOT_ROUTES),
+                health=self.health,
+                ledger=self.ledger,
+                clock=self.clock,
+            )
+        )
+        self.edge = Edge(
+            settings=config.server,
+            gateway=self.gateway,
+            routes={path.encode(): (route, DIALECTS[route]) for path, route in HOT_ROUTES.items()},
+            fallback=FALLBACK,
+            cold=self._cold,
+            clock=self.clock,
+        )
+        self._listener = Listener(lambda: Connection(self.edge), tls_context(config.server.tls))
+        self._ops = UvicornHost(ops_app(self.health, self.metrics.render))
+        self._ops_listener = Listener(self._ops)
+        self._watch()
+
+    def _ledger(self) -> Ledger:
         logger = structlog.get_logger()
         names = Names(
-            routes=frozenset({"chat", "models", "other"}),
-            models=frozenset(model.name for model in config.models),
-            providers=frozenset(provider.name for provider in config.providers),
+            routes=frozenset({*HOT_ROUTES.values(), *COLD_ROUTES}),
+            models=frozenset(model.name for model in self._config.models),
+            providers=frozenset(provider.name for provider in self._config.providers),
         )
-        self.ledger = Ledger(
+        return Ledger(
             (MetricsStore(self.metrics, names), LogStore(logger), self.entries),
             clock=self.clock,
             wall=time.time,
             log=logger,
             on_start=self.metrics.exchange_started,
         )
-        self.providers = {
-            settings.name: self._provider(index, (proxies or {}).get(settings.name, ""))
-            for index, settings in enumerate(config.providers)
-        }
-        self._dialect = OpenAIChat()
-        self.draining = False
-        self.rules = RelayRules(
-            dialect=self._dialect,
+
+    def _rules(self) -> RelayRules:
+        server = self._config.server
+        return RelayRules(
+            dialect=FALLBACK,
             framer=SseFramer,
             clock=self.clock,
-            heartbeat_s=config.server.heartbeat_s,
-            slow_client_s=config.server.slow_client_timeout_s,
-            finishes=config.server.on_client_disconnect == "finish",
+            heartbeat_s=server.heartbeat_s,
+            slow_client_s=server.slow_client_timeout_s,
+            finishes=server.on_client_disconnect == "finish",
         )
-        guard = gate(config.auth)
-        catalogue = Catalogue(
-            config.models,
-            {settings.name: settings.timeouts for settings in config.providers},
-            frozenset(settings.name for settings in config.providers if settings.kind == "mock"),
-        )
-        dialects = {"chat": self._dialect}
-        admission = Admission(guard, catalogue, dialects, lambda: self.edge.closing)
-        self.gateway = Gateway(admission, self._dispatch(), self._relay, self.ledger, self.clock)
-        routes = {b"/v1/chat/completions": ("chat", self._dialect)}
-        self.health = Health(self)
-        hot_paths = [path.decode() for path in routes]
-        self._cold = UvicornHost(
-            client_app(
-                gate=guard,
-                models=catalogue.names,
-                dialect=self._dialect,
-                hot_paths=hot_paths,
-                health=self.health,
-                ledger=self.ledger,
-                clock=self.clock,
-            )
-        )
-        self._ops = UvicornHost(ops_app(self.health, self.metrics.render))
-        self.edge = Edge(
-            settings=config.server,
-            gateway=self.gateway,
-            routes=routes,
-            fallback=self._dialect,
-            cold=self._cold,
-            clock=self.clock,
-        )
-        self._listener = Listener(lambda: Connection(self.edge), tls_context(config.server.tls))
-        self._ops_listener = Listener(self._ops)
-        self._watch()
 
-    def _provider(self, index: int, proxy: str) -> Provider:
-        settings = self._config.providers[index]
+    def _catalogue(self) -> Catalogue:
+        providers = self._config.providers
+        return Catalogue(
+            self._config.models,
+            {settings.name: settings.timeouts for settings in providers},
+            frozenset(settings.name for settings in providers if settings.kind == "mock"),
+        )
+
+    def _provider(self, settings: ProviderSettings, proxy: str) -> Provider:
         origin = Origin.of(settings.base_url, settings.ca_file, proxy)
         pool = Pool(Dialer(origin), settings.connections, self.clock)
         return Provider(settings, pool, origin.authority, AGENT)

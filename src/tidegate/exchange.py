@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Literal, Protocol
 
-from msgspec import Raw, Struct, field
+from msgspec import Struct, field
 
 from tidegate.kernel.units import Duration
 from tidegate.verdict import Fault, Verdict
@@ -76,8 +76,7 @@ class Identity(Struct, frozen=True):
 class Ask(Struct):
     """A client's request as far as the gateway needs it.
 
-    Holds: `body` is what the client sent, and is emptied once nobody will send it again; `members` are the top-level
-    members' own bytes in their order, decoded only when the request must be changed.
+    Holds: `body` is what the client sent, and is emptied once nobody will send it again.
     """
 
     model: str
@@ -85,7 +84,6 @@ class Ask(Struct):
     wants_usage: bool
     body: bytes
     choices: int = 1
-    stream_options: Raw | None = None
 
 
 class Upload(Protocol):
@@ -188,7 +186,7 @@ class Admitted(Struct, frozen=True):
 
 
 class Attempt(Struct, frozen=True):
-    """One try at one target. `phases` hears when the attempt moves on, so that each phase has its own deadline."""
+    """One try at one target."""
 
     admitted: Admitted
     target: Target

@@ -10,7 +10,7 @@ OUTPUT = """Running 1s test @ http://127.0.0.1:8080
   24112 requests in 1.10s, 214.15MB read
 
 TIDEGATE-RESULT {"requests":24112,"bytes":224551,"duration_us":1100123,"p50_us":398,"p99_us":760,"connect":0,"read":0,"write":0,"status":0,"timeout":0}
-"""  # noqa: E501
+"""
 
 
 def report(**said: int) -> WrkReport:
@@ -43,6 +43,6 @@ def test_a_report_without_requests_is_not_a_measurement() -> None:
 
 
 def test_the_script_quotes_what_it_is_given() -> None:
-    script = render_script('/tmp/a "b"/body.json', "tg-key")
-    assert r'io.open("/tmp/a \"b\"/body.json", "rb")' in script
+    script = render_script('/bench/a "b"/body.json', "tg-key")
+    assert r'io.open("/bench/a \"b\"/body.json", "rb")' in script
     assert 'wrk.headers["authorization"] = "Bearer tg-key"' in script

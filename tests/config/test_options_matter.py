@@ -410,13 +410,14 @@ def test_providers_timeouts_of_zero_are_off(timeout: str) -> None:
 def test_providers_connections_max_bounds_the_connections(cap: int, at_once: int) -> None:
     async def work() -> None:
         async with gateway(provider={"connections": {"max": cap}}) as running:
-            async with asyncio.TaskGroup() as group:
-                for _ in range(3):
-                    group.create_task(ask(running.port, chat("mock?itl=10ms&tokens=10")))
-                await until(lambda: running.mock.stats.open == at_once)
-                await asyncio.sleep(0.05)
-                assert running.mock.stats.open <= at_once
-            assert (running.mock.stats.connections, running.mock.stats.completed) == (at_once, 3)
+            stalled = chat("mock?fail=stall&tokens=1")
+            asking = [asyncio.ensure_future(ask(running.port, stalled)) for _ in range(3)]
+            await until(lambda: len(running.tidegate.gateway) == 3 and running.mock.stats.open == at_once)
+            await asyncio.sleep(0.05)
+            assert running.mock.stats.open == running.mock.stats.connections == at_once
+            for request in asking:
+                request.cancel()
+            await asyncio.gather(*asking, return_exceptions=True)
 
     run(work)
 

@@ -1,3 +1,4 @@
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,8 +49,6 @@ def test_a_request_is_read_as_far_as_the_gateway_needs_it() -> None:
     )
     ask = DIALECT.read_request(body)
     assert (ask.model, ask.stream, ask.wants_usage, ask.choices, ask.body) == ("m", True, True, 2, body)
-    assert ask.stream_options is not None
-    assert bytes(ask.stream_options) == b'{"include_usage":true,"x":1}'
 
 
 @pytest.mark.parametrize(
@@ -292,7 +291,6 @@ def test_the_last_frame_is_the_end(raw: bytes) -> None:
     assert DIALECT.notice(Frame(raw)) == Notice(done=True)
     assert DIALECT.interesting(raw)
     assert not DIALECT.is_usage_only(Frame(raw))
-    assert DIALECT.text_bytes(Frame(raw)) == 0
 
 
 @pytest.mark.parametrize(
@@ -332,7 +330,7 @@ def test_an_error_object_is_read_in_every_shape_that_servers_send(value: dict[st
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"7", b'"text"', b"\xff", b"[" * 100_000, b'{"a":' * 5_000])
 def test_data_that_is_no_object_is_no_frame(data: bytes) -> None:
     frame = Frame(b"data: " + data + b"\n\n")
-    for read in (DIALECT.look, DIALECT.notice, DIALECT.is_usage_only, DIALECT.text_bytes):
+    for read in (DIALECT.look, DIALECT.notice, DIALECT.is_usage_only):
         with pytest.raises(FrameError, match="not"):
             read(frame)
     with pytest.raises(FrameError, match="not"):
@@ -440,20 +438,23 @@ def test_only_a_frame_of_no_choices_and_a_usage_object_is_usage_alone(value: obj
 
 
 @pytest.mark.parametrize(
-    ("frame", "size"),
+    ("block", "envelope"),
     [
-        (chunk(delta={"role": "assistant", "content": "é🌊"}), 6),
-        (chunk(delta={"content": "ab", "reasoning_content": "c"}), 3),
-        (chunk(delta={"content": [{"type": "text", "text": "abc"}, 7]}), 3),
-        (chunk(delta={"tool_calls": [{"id": "call", "function": {"name": "fn", "arguments": "{}"}}]}), 4),
-        (chunk(text="abc"), 3),
-        (chunk(delta=None), 0),
-        (frame_of(b'{"choices":[{"delta":{"content":"\\ud83d"}}]}'), 3),
-        (Frame(b": note\n\n"), 0),
+        (
+            b'data: {"a":1,"delta":{"content":"x"},"f":null}\n\n',
+            (b'data: {"a":1,"delta":{"content":"', b'"},"f":null}\n\n'),
+        ),
+        (b'data:{"delta": {"content": "\\"}"}}\n\n', (b'data:{"delta": {"content": "', b'"}}\n\n')),
+        (b'data: {"delta":{"content":"x"}}\n\ndata: {"delta":{"content":"y"}}\n\n', None),
+        (b'data: {"delta":{"content":"x"}}\r\n\r\n', None),
+        (b'data: {"delta":{"role":"a","content":"x"}}\n\n', None),
+        (b": note\n\n", None),
     ],
 )
-def test_generated_text_is_counted_in_bytes_wherever_it_stands(frame: Frame, size: int) -> None:
-    assert DIALECT.text_bytes(frame) == size
+def test_the_wrapping_of_a_text_is_known_from_one_frame_with_text_alone(
+    block: bytes, envelope: tuple[bytes, bytes] | None
+) -> None:
+    assert DIALECT.envelope(block) == envelope
 
 
 # --- bodies ---
@@ -545,26 +546,39 @@ def test_a_heartbeat_between_frames_is_no_event_to_the_official_client() -> None
 # --- golden streams ---
 
 STREAMS = {path.stem: path.read_bytes() for path in sorted(GOLDEN.glob("*.sse"))}
-STORIES: dict[str, tuple[list[Sight], str, Usage | None, int]] = {
+STORIES: dict[str, tuple[list[Sight], str, Usage | None]] = {
     # name: what each frame is to an opening, finish reason, usage, bytes of text
-    "usage": ([Sight.SILENT, *[Sight.CONTENT] * 4, Sight.SILENT, Sight.END], "stop", Usage(19, 10, 4, 3), 40),
-    "azure": ([Sight.SILENT] * 2 + [Sight.CONTENT] * 3 + [Sight.END], "stop", None, 11),
-    "vllm": ([Sight.SILENT] * 2 + [Sight.CONTENT] * 3 + [Sight.SILENT, Sight.END], "length", Usage(12, 2), 10),
-    "vllm-error": ([Sight.SILENT, Sight.CONTENT, Sight.CONTENT, Sight.ERROR, Sight.END], "", None, 10),
-    "tools": ([Sight.CONTENT] * 4 + [Sight.END], "tool_calls", None, 25),
-    "reasoning": ([Sight.SILENT, *[Sight.CONTENT] * 4, Sight.END], "stop", Usage(8, 21, 0, 14), 27),
-    "error": ([Sight.SILENT, Sight.CONTENT, Sight.ERROR], "", None, 11),
+    "usage": ([Sight.SILENT, *[Sight.CONTENT] * 4, Sight.SILENT, Sight.END], "stop", Usage(19, 10, 4, 3)),
+    "azure": ([Sight.SILENT] * 2 + [Sight.CONTENT] * 3 + [Sight.END], "stop", None),
+    "vllm": ([Sight.SILENT] * 2 + [Sight.CONTENT] * 3 + [Sight.SILENT, Sight.END], "length", Usage(12, 2)),
+    "vllm-error": ([Sight.SILENT, Sight.CONTENT, Sight.CONTENT, Sight.ERROR, Sight.END], "", None),
+    "tools": ([Sight.CONTENT] * 4 + [Sight.END], "tool_calls", None),
+    "reasoning": ([Sight.SILENT, *[Sight.CONTENT] * 4, Sight.END], "stop", Usage(8, 21, 0, 14)),
+    "error": ([Sight.SILENT, Sight.CONTENT, Sight.ERROR], "", None),
 }
 
 
-def story(frames: list[Frame]) -> tuple[list[Sight], str, Usage | None, int]:
+def story(frames: list[Frame]) -> tuple[list[Sight], str, Usage | None]:
     notices = [DIALECT.notice(frame) for frame in frames if DIALECT.interesting(frame.raw)]
     return (
         [DIALECT.look(frame)[0] for frame in frames],
         next((notice.finish_reason for notice in notices if notice.finish_reason), ""),
         next((notice.usage for notice in notices if notice.usage), None),
-        sum(map(DIALECT.text_bytes, frames)),
     )
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_hits_name_exactly_the_interesting_frames(name: str) -> None:
+    block = STREAMS[name]
+    frames = SseFramer().feed(block)
+    ends = list(itertools.accumulate(len(frame.raw) for frame in frames))
+    wanted = {index for index, frame in enumerate(frames) if DIALECT.interesting(frame.raw)}
+    found, start = set(), 0
+    while (hit := DIALECT.hit(block, start)) >= 0:
+        index = next(index for index, end in enumerate(ends) if end > hit)
+        found.add(index)
+        start = ends[index]
+    assert found == wanted
 
 
 @pytest.mark.parametrize("name", STREAMS)

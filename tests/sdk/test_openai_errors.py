@@ -259,7 +259,7 @@ def test_a_stream_that_the_client_closes_costs_no_more_tokens() -> None:
 
 def test_a_client_whose_time_is_up_before_the_first_token_is_noticed() -> None:
     async def work() -> None:
-        async with gateway() as running, sdk(running, timeout=0.2) as client:
+        async with gateway() as running, sdk(running, timeout=0.5) as client:
             with pytest.raises(openai.APITimeoutError):
                 await client.chat.completions.create(model="mock?stall=head", messages=MESSAGES, stream=True)
             assert (await running.entry()).code == "client_gone"
@@ -270,7 +270,7 @@ def test_a_client_whose_time_is_up_before_the_first_token_is_noticed() -> None:
 
 def test_a_client_whose_time_is_up_in_mid_stream_is_noticed() -> None:
     async def work() -> None:
-        async with gateway() as running, sdk(running, timeout=0.2) as client:
+        async with gateway() as running, sdk(running, timeout=0.5) as client:
             stream = await client.chat.completions.create(
                 model="mock?fail=stall&fail_at=3&tokens=9", messages=MESSAGES, stream=True
             )

@@ -128,8 +128,10 @@ def free_port() -> int:
 
 
 @contextmanager
-def process(command: Sequence[str], core: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a process on a core. Holds: it, until the exit, however that comes."""
+def process(
+    command: Sequence[str], core: int, log: Path, patience_s: float = _STOP_S
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a process on a core. Holds: it, until the exit: terminated, and killed where that does not help in time."""
     with log.open("ab") as output, pinned(core):
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
     try:
@@ -137,7 +139,7 @@ def process(command: Sequence[str], core: int, log: Path) -> Iterator[subprocess
     finally:
         child.terminate()
         try:
-            child.wait(_STOP_S)
+            child.wait(patience_s)
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait(_STOP_S)

@@ -87,10 +87,6 @@ class Dialect(Protocol):
         """Whether a frame is there for usage alone, so that a client who did not ask for it misses nothing."""
         ...
 
-    def text_bytes(self, frame: Frame, /) -> int:
-        """Give the length in bytes of the generated text in a frame; 0 when there is none."""
-        ...
-
     def read_response(self, body: bytes, /) -> Notice:
         """Read a whole body that is not a stream. Errors: FrameError when it is not an object."""
         ...

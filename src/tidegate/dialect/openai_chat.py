@@ -130,7 +130,6 @@ class OpenAIChat:
             wants_usage=len(options) > 0 and _asks_usage(options),
             body=body,
             choices=_choices_asked(bytes(request.n)),
-            stream_options=options.copy() if len(options) > 0 else None,
         )
 
     @staticmethod
@@ -202,11 +201,6 @@ class OpenAIChat:
         """Whether `choices` is an empty list and `usage` an object. Azure's first frame has no usage."""
         chunk = _chunk(frame)
         return chunk.get("choices") == [] and isinstance(chunk.get("usage"), dict)
-
-    @staticmethod
-    def text_bytes(frame: Frame, /) -> int:
-        """Give the length in bytes of text, reasoning, refusal and tool arguments in a frame."""
-        return sum(map(_text_bytes, _choices(_chunk(frame))))
 
     @staticmethod
     def read_response(body: bytes, /) -> Notice:
@@ -397,23 +391,6 @@ def _usage_of(value: object) -> Usage | None:
 def _count(members: object, key: str) -> int | None:
     value = members.get(key) if isinstance(members, dict) else None
     return value if type(value) is int and value >= 0 else None
-
-
-def _text_bytes(choice: dict[str, Any]) -> int:
-    delta = choice.get("delta")
-    members = delta.items() if isinstance(delta, dict) else ()
-    return _size(choice.get("text")) + sum(_size(value) for key, value in members if key != "role")
-
-
-def _size(value: object) -> int:
-    """Give the length of the texts in a delta's member. Shape: of tool calls, names and arguments; no ids, no numbers."""
-    if isinstance(value, str):
-        return len(value.encode("utf-8", "surrogatepass"))
-    if isinstance(value, list):
-        return sum(map(_size, value))
-    if isinstance(value, dict):
-        return sum(_size(value[key]) for key in ("text", "function", "name", "arguments") if key in value)
-    return 0
 
 
 # --- errors --------------------------------------------------------------------------------------------------------

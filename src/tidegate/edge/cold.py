@@ -23,6 +23,9 @@ from tidegate.edge.reply import error_body
 from tidegate.exchange import Arrival, Ending, Identity, Outcome
 from tidegate.verdict import BUG, COMPLETED, METHOD, NOT_FOUND, UNKNOWN_MODEL, Again, Fault, Refused
 
+COLD_ROUTES = ("models", "other")
+"""What the requests that are answered here are counted as."""
+
 
 class Identifying(Protocol):
     """Says who asks."""

@@ -328,7 +328,10 @@ class Relay:
         """End without the terminal event: add it when everything else was said, else the stream is truncated."""
         meter, dialect = self._meter, self._rules.dialect
         inside = self._framer.inside
-        rest = b"" if inside else self._framer.release().strip()
+        rest = b""
+        if not inside:
+            rest = self._framer.release().strip()
+            self._framer = self._rules.framer()  # what was held is not passed on: the client stands between two frames
         if inside or (rest and rest != dialect.terminator.strip()):
             self.end(Ending(UPSTREAM_TRUNCATED))
         elif rest or meter.finished >= self._stream.attempt.admitted.ask.choices:
