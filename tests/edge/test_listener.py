@@ -1,16 +1,15 @@
 """Listening, TLS, and what happens when descriptors are out."""
 
 import asyncio
-import datetime
+import datetime as dt
 import errno
-import json
 import os
 import resource
 import signal
 import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -19,12 +18,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from msgspec import structs
 
-from harness import Raw, chat, connect, gateway, request_bytes, run, until
+from harness import Raw, chat, connect, gateway, make_config, request_bytes, run, until
+from tidegate.assemble import Tidegate
 from tidegate.edge.listener import Listener, PortBusyError, raise_nofile_limit, tls_context
-from tidegate.edge.settings import TlsSettings
+from tidegate.edge.settings import OpsSettings, TlsSettings
+from tidegate.mock.server import MockProvider
 
-PARENT = Path(__file__).parent
 CLIENTS = 400
 
 
@@ -48,15 +49,15 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> TlsSettings:
     folder = tmp_path_factory.mktemp("tls")
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     made = (
         x509.CertificateBuilder()
         .subject_name(name)
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
+        .not_valid_before(now - dt.timedelta(days=1))
+        .not_valid_after(now + dt.timedelta(days=1))
         .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
         .sign(key, hashes.SHA256())
     )
@@ -160,19 +161,12 @@ def test_an_ipv6_address_is_listened_on() -> None:
 
 def test_a_gateway_whose_ops_port_is_busy_gives_its_main_port_back() -> None:
     async def work() -> None:
-        async with listening() as (_, busy, _), gateway() as running:
-            from msgspec import structs
-
-            from harness import make_config
-            from tidegate.assemble import Tidegate
-            from tidegate.edge.settings import OpsSettings
-
+        async with listening() as (_, busy, _):
             config = structs.replace(make_config("http://127.0.0.1:1/v1"), ops=OpsSettings(listen=f"127.0.0.1:{busy}"))
             tidegate = Tidegate(config)
             with pytest.raises(PortBusyError):
                 await tidegate.start()
             assert tidegate._listener._socket is None
-            assert running.port
 
     run(work)
 
@@ -286,7 +280,7 @@ def test_accepting_pauses_while_descriptors_are_out_and_goes_on_afterwards() -> 
             with ExitStack() as held:
                 sock = held.enter_context(socket.socket())
                 sock.setblocking(False)
-                used = max(int(name) for name in os.listdir("/proc/self/fd")) + 1
+                used = sock.fileno() + 1
                 held.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
                 fill(held, used)
                 resource.setrlimit(resource.RLIMIT_NOFILE, (used, hard))
@@ -347,11 +341,11 @@ uvloop.run(main())
 
 
 @asynccontextmanager
-async def small_gateway(base_url: str) -> AsyncIterator[tuple[int, Callable[[], "asyncio.Future[list[int]]"], int]]:
-    """Serve in a process that may have 256 descriptors. Shape: port, a call that ends it and gives its counts, its pid."""
+async def small_gateway(base_url: str) -> AsyncIterator[tuple[int, Callable[[], Awaitable[list[int]]]]]:
+    """Serve in a process that may have 256 descriptors. Shape: its port, and a call that ends it and gives its counts."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", SERVE, base_url,
-        stdout=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(PARENT.parent)},
+        stdout=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
     )  # fmt: skip
     assert process.stdout is not None
     stdout = process.stdout
@@ -363,7 +357,7 @@ async def small_gateway(base_url: str) -> AsyncIterator[tuple[int, Callable[[], 
         return [int(word) for word in said[-1].split()]
 
     try:
-        yield int(await stdout.readline()), lambda: asyncio.ensure_future(counts()), process.pid
+        yield int(await stdout.readline()), counts
     finally:
         if process.returncode is None:
             process.kill()
@@ -373,12 +367,10 @@ async def small_gateway(base_url: str) -> AsyncIterator[tuple[int, Callable[[], 
 @pytest.mark.slow
 def test_a_gateway_with_256_descriptors_survives_400_clients_and_recovers() -> None:
     async def work() -> None:
-        async with gateway() as behind, small_gateway(f"http://127.0.0.1:{behind.mock_port}/v1") as (port, end, pid):
+        mock = MockProvider()
+        async with small_gateway(f"http://127.0.0.1:{await mock.start()}/v1") as (port, end):
             socks = [socket.create_connection(("127.0.0.1", port)) for _ in range(CLIENTS)]
             await asyncio.sleep(1.0)
-            before = ticks(pid)
-            await asyncio.sleep(1.0)
-            assert ticks(pid) - before < 50
             for sock in socks:
                 sock.close()
             async with connect(port) as client:
@@ -386,16 +378,9 @@ def test_a_gateway_with_256_descriptors_survives_400_clients_and_recovers() -> N
                 reply = await client.reply()
                 assert (reply.status, reply.events()[-1]) == (200, "[DONE]")
             exhausted, accepted = await end()
-            assert 0 < exhausted < 200
-            assert accepted > CLIENTS
+            # One rest of a tenth of a second for each: hundreds would be a spin, none a table that was never full.
+            assert 0 < exhausted < 100
+            assert accepted > 200
+        await mock.close()
 
     run(work)
-
-
-def ticks(pid: int) -> int:
-    """Give the CPU time of a process in hundredths of a second."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return int(fields[11]) + int(fields[12])
-
-
-_ = json

@@ -54,14 +54,14 @@ def test_feed_splits_a_block_of_34_frames_with_crlf(benchmark: BenchmarkFixture)
     assert len(benchmark(ready().feed, block)) == 34
 
 
-def test_interesting_passes_over_a_plain_chunk(benchmark: BenchmarkFixture) -> None:
+def test_the_search_for_hits_passes_over_a_plain_chunk(benchmark: BenchmarkFixture) -> None:
     assert 230 <= len(CHUNK) <= 270
-    assert benchmark(OpenAIChat.interesting, CHUNK) is False
-    assert OpenAIChat.interesting(LAST)
+    assert benchmark(OpenAIChat.hit, CHUNK, 0) == -1
+    assert OpenAIChat.hit(LAST, 0) >= 0
 
 
-def test_interesting_passes_over_34_plain_chunks(benchmark: BenchmarkFixture) -> None:
-    assert benchmark(OpenAIChat.interesting, BLOCK) is False
+def test_the_search_for_hits_passes_over_34_plain_chunks(benchmark: BenchmarkFixture) -> None:
+    assert benchmark(OpenAIChat.hit, BLOCK, 0) == -1
 
 
 def test_notice_reads_usage(benchmark: BenchmarkFixture) -> None:

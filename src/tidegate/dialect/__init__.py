@@ -71,12 +71,11 @@ class Dialect(Protocol):
         """Judge a frame of a stream that is opening. Errors: FrameError when it cannot be read."""
         ...
 
-    def interesting(self, block: bytes, /) -> bool:
-        """Whether a block may hold usage, a finish reason, an error or the end. Shape: true too often, never too seldom."""
-        ...
-
     def hit(self, block: bytes, start: int, /) -> int:
-        """Give an offset in the first interesting frame at or after `start`; -1 when there is none."""
+        """Give an offset in the first frame at or after `start` that may hold usage, a finish reason, an error or the end.
+
+        Shape: -1 when there is none. A search over bytes; it may hit too much, and misses nothing.
+        """
         ...
 
     def notice(self, frame: Frame, /) -> Notice:

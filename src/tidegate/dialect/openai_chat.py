@@ -73,6 +73,7 @@ _error = re.compile(rb'rror"(?<="error")(?!\s*+:\s*+null)').search
 _plain_frame = re.compile(
     rb'(data: ?\{[^\r\n]*?"delta": ?\{"content": ?")(?:[^"\\\r\n]++|\\.)*+("\}[^\r\n]*\}\n\n)'
 ).fullmatch
+_SEARCHES: Final = (_finish_reason, _usage, _error)
 _usage_key = re.compile(r'"usage"\s*:\s*(?=\{)').finditer
 _LETTER_D: Final = ord("D")
 _DONE: Final = b"[DONE]"
@@ -167,24 +168,15 @@ class OpenAIChat:
         return (Sight.CONTENT if any(map(_has_content, _choices(chunk))) else Sight.SILENT), None
 
     @staticmethod
-    def interesting(block: bytes, /) -> bool:
-        """Whether a block may hold usage, a finish reason, an error or the end. Bytes only, no JSON."""
-        return (
-            _finish_reason(block) is not None
-            or _usage(block) is not None
-            or _error(block) is not None
-            or (_LETTER_D in block and block.find(_DONE) >= 0)
-        )
-
-    @staticmethod
     def hit(block: bytes, start: int, /) -> int:
         """Give an offset in the first interesting frame at or after `start`; -1 when there is none. Bytes only, no JSON."""
-        found = (_finish_reason(block, start), _usage(block, start), _error(block, start))
-        hits = [match.start() for match in found if match is not None]
-        done = block.find(_DONE, start)
-        if done >= 0:
-            hits.append(done)
-        return min(hits, default=-1)
+        found, end = -1, len(block)
+        for search in _SEARCHES:
+            match = search(block, start, end)
+            if match is not None:
+                found = end = match.start()
+        done = block.find(_DONE, start, end) if _LETTER_D in block else -1
+        return done if done >= 0 else found
 
     @staticmethod
     def notice(frame: Frame, /) -> Notice:

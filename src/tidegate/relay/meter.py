@@ -19,13 +19,12 @@ class Meter:
     """
 
     __slots__ = (
-        "_dialect", "_interesting", "_strips", "_tail", "_tries", "done", "envelope", "error", "finish_reason", "finished",
-        "frames", "spliced", "usage",
+        "_dialect", "_strips", "_tail", "_tries", "done", "envelope", "error", "finish_reason", "finished",
+        "frames", "spliced", "unreadable", "usage",
     )  # fmt: skip
 
     def __init__(self, dialect: Dialect, *, strips_usage: bool) -> None:
         self._dialect = dialect
-        self._interesting = dialect.interesting
         self._tries = ENVELOPE_TRIES
         self.envelope: tuple[bytes, bytes] | None = None
         self.frames = 0
@@ -37,52 +36,50 @@ class Meter:
         self.error: ProviderError | None = None
         self.done = False
         self.spliced = False
+        self.unreadable = ""
 
     def observe(self, block: bytes) -> bytes:
-        """Count a block of whole frames. Errors: FrameError when an interesting frame cannot be read."""
-        if self._interesting(block):
-            return self._inspect(block)
+        """Count a block of whole frames; `unreadable` says why an interesting one of them cannot be read."""
+        hit = self._dialect.hit(block, 0)
+        if hit >= 0:
+            return self._inspect(block, hit)
         self.frames += block.count(b"data:")
         if self._tries and self.envelope is None:
             self._tries -= 1
             self.envelope = self._dialect.envelope(block)
         return block
 
-    def _inspect(self, block: bytes) -> bytes:
-        """Decode the interesting frames of a block, and no other."""
+    def _inspect(self, block: bytes, hit: int) -> bytes:
+        """Decode the frames of a block that are hit, and no other."""
         kept: list[bytes] = []
         done = copied = 0
-        while not (self.done or self.error is not None):
-            start, end = self._next(block, done)
+        while hit >= 0:
+            start, end = _bounds(block, done, hit)
             self.frames += block.count(b"data:", done, start)
             done = end
-            if start == end:
-                break
-            if not self._read(Frame(block[start:end])):
+            if not self._passes(Frame(block[start:end])):
                 kept.append(block[copied:start])
                 copied = end
+            if self.done or self.unreadable or self.error is not None:
+                break
+            hit = self._dialect.hit(block, done)
+        else:
+            self.frames += block.count(b"data:", done)
+            done = len(block)
         if not copied and done == len(block):
             return block
         kept.append(block[copied:done])
         return b"".join(kept)
 
-    def _next(self, block: bytes, done: int) -> tuple[int, int]:
-        """Give the bounds of the next interesting frame behind `done`; both are the block's end when there is none."""
-        hit = self._dialect.hit(block, done)
-        if hit < 0:
-            return len(block), len(block)
-        if b"\r" in block:
-            start = end = 0
-            for frame in split(block):
-                start, end = end, end + len(frame.raw)
-                if end > hit:
-                    break
-            return start, end
-        before, behind = block.rfind(b"\n\n", done, hit), block.find(b"\n\n", hit)
-        return (before + 2 if before >= 0 else done), (behind + 2 if behind >= 0 else len(block))
+    def _passes(self, frame: Frame) -> bool:
+        """Take what a frame says; give whether it goes on to the client. What came before a bad frame does."""
+        try:
+            return self._read(frame)
+        except FrameError as error:
+            self.unreadable = error.message
+            return False
 
     def _read(self, frame: Frame) -> bool:
-        """Take what a frame says; give whether it goes on to the client."""
         notice = self._dialect.notice(frame)
         if notice.usage is not None:
             self.usage = notice.usage
@@ -114,3 +111,16 @@ class Meter:
     def last(self) -> None:
         """Look for the usage in the end of a body too large to hold."""
         self.usage = self._dialect.usage_in_tail(self._tail)
+
+
+def _bounds(block: bytes, done: int, hit: int) -> tuple[int, int]:
+    """Give where the frame that is hit begins and ends; frames before `done` are dealt with."""
+    if b"\r" not in block:
+        before, behind = block.rfind(b"\n\n", done, hit), block.find(b"\n\n", hit)
+        return (before + 2 if before >= 0 else done), (behind + 2 if behind >= 0 else len(block))
+    start = end = 0
+    for frame in split(block):
+        start, end = end, end + len(frame.raw)
+        if end > hit:
+            break
+    return start, end

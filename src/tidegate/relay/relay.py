@@ -266,12 +266,15 @@ class Relay:
             if block:
                 self._write_block(block)
         except FrameError as error:
-            self.end(Ending(BAD_FRAME, f"the provider sent what is not an event: {error}"))
+            self._spoilt(error.message)
         else:
             if framer.held:
                 self._keep()
             elif not (self._diverts or self._closed or self._detached):
                 self._divert()
+
+    def _spoilt(self, why: str) -> None:
+        self.end(Ending(BAD_FRAME, f"the provider sent what is not an event: {why}"))
 
     def _write_block(self, block: bytes) -> None:
         now = self._clock()
@@ -281,7 +284,9 @@ class Relay:
         passed = meter.observe(block)
         if passed:
             self._put(passed, now)
-        if meter.error is not None:
+        if meter.unreadable:
+            self._spoilt(meter.unreadable)
+        elif meter.error is not None:
             self.end(Ending(UPSTREAM_ERROR_FRAME))
         elif meter.done:
             self.end(_COMPLETED)
