@@ -304,21 +304,21 @@ class BrokenGate:
 class Records:
     def __init__(self) -> None:
         self.begun = 0
-        self.written: list[Outcome] = []
+        self.written: list[str] = []
 
     def started(self, arrival: Arrival) -> None:
         self.begun += 1
 
     def record(self, arrival: Arrival, outcome: Outcome) -> None:
-        self.written.append(outcome)
+        self.written.append(outcome.ending.verdict.code if outcome.ending else "")
 
 
-class Fine:
+class Ill:
     async def ready(self) -> bool:
         return True
 
     def summary(self) -> dict[str, object]:
-        return {}
+        raise ValueError("a secret that nobody should read")
 
 
 @asynccontextmanager
@@ -338,17 +338,18 @@ def test_a_bug_behind_a_cold_route_is_500_and_says_nothing_of_itself() -> None:
     async def work() -> None:
         records = Records()
         app = client_app(
-            gate=BrokenGate(), models=["m"], dialect=OpenAIChat(), hot_paths=[CHAT], health=Fine(), ledger=records,
+            gate=BrokenGate(), models=["m"], dialect=OpenAIChat(), hot_paths=[CHAT], health=Ill(), ledger=records,
             clock=asyncio.get_running_loop().time,
         )  # fmt: skip
         async with serving(app) as port:
+            ill = await get(port, "/health")
+            assert (ill.status, ill.json()["error"]["code"]) == (500, "bug")
+            assert b"secret" not in ill.body
             reply = await get(port, "/v1/models")
             assert (reply.status, reply.json()["error"]["code"]) == (500, "bug")
             assert b"secret" not in reply.body
-            assert (records.begun, len(records.written)) == (1, 1)
-            ending = records.written[0].ending
-            assert ending is not None
-            assert ending.verdict.code == "bug"
+            assert reply.headers["x-request-id"]
+            assert (records.begun, records.written) == (1, ["bug"])
 
     run(work)
 

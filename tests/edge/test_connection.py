@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 
-from harness import CHAT, Raw, Reply, Running, ask, chat, connect, gateway, request_bytes, run
+from harness import CHAT, Raw, Reply, Running, ask, chat, connect, gateway, request_bytes, run, until
 from tidegate.admission.identity import hash_key
 from tidegate.testing.upstream import chunk
 
@@ -422,6 +422,24 @@ def test_a_client_of_version_1_0_gets_a_body_that_ends_with_the_connection(strea
                 assert reply.events()[-1] == "[DONE]"
             else:
                 assert reply.json()["object"] == "chat.completion"
+
+    run(work)
+
+
+def test_a_request_that_was_on_its_way_when_the_drain_began_is_refused_and_closed() -> None:
+    async def work() -> None:
+        async with gateway() as running, connect(running.port) as client:
+            whole = request_bytes(chat())
+            await client.send(whole[:20])
+            await until(lambda: any(connection._pending for connection in running.tidegate.edge.connections))
+            stopping = asyncio.ensure_future(running.tidegate.stop(delay_s=0))
+            await until(lambda: running.tidegate.edge.closing)
+            await client.send(whole[20:])
+            reply = await client.reply()
+            check_error(reply, 503, "draining")
+            assert reply.headers["connection"] == "close"
+            assert reply.headers["retry-after"] == "1"
+            await stopping
 
     run(work)
 

@@ -2,13 +2,16 @@
 
 import asyncio
 import contextlib
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+import structlog
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -205,6 +208,8 @@ def client_app(
     async def failed(request: Request, error: Exception) -> Response:
         fault = _fault(error)
         arrival: Arrival | None = getattr(request.state, "arrival", None)
+        if fault.verdict is BUG:
+            _report(error, arrival)
         if arrival is not None:
             arrival.outcome.end(Ending(fault.verdict, fault.message), clock(), fault.status)
         headers = {name.decode(): value.decode() for name, value in fault.headers}
@@ -220,8 +225,13 @@ def client_app(
             *(Route(path, _OnlyPost()) for path in hot_paths),
             *_health_routes(health),
         ],
-        middleware=[Middleware(_ReadingOn), Middleware(_Recorded, ledger=ledger, clock=clock)],
-        exception_handlers={Fault: failed, HTTPException: failed, Exception: failed},
+        middleware=[
+            Middleware(_ReadingOn),
+            Middleware(_Recorded, ledger=ledger, clock=clock),
+            # Given to Starlette itself, a handler of all exceptions would answer outside of the record.
+            Middleware(ExceptionMiddleware, handlers={Exception: failed}),
+        ],
+        exception_handlers={Fault: failed, HTTPException: failed},
     )
     app.router.redirect_slashes = False  # an API has one address for a thing
     return app
@@ -252,6 +262,15 @@ def _health_routes(health: Health) -> list[Route]:
 
 def _headers(request: Request) -> Mapping[bytes, bytes]:
     return dict(request.headers.raw)
+
+
+def _report(error: Exception, arrival: Arrival | None) -> None:
+    """Log where a bug is, not what it says."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    request = arrival.request_id if arrival is not None else ""
+    structlog.get_logger().error(
+        "bug", request_id=request, error=type(error).__name__, at=f"{place.name}:{place.lineno}"
+    )
 
 
 def _fault(error: Exception) -> Fault:

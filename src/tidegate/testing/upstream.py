@@ -39,8 +39,10 @@ class Peer:
         return head, body
 
     async def send(self, *pieces: bytes) -> None:
-        """Send bytes, each piece in a write of its own."""
+        """Send bytes, each piece in a write of its own. Errors: EOFError when the connection is closed."""
         for piece in pieces:
+            if self._writer.is_closing():
+                raise EOFError
             self._writer.write(piece)
             await self._writer.drain()
 
