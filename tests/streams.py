@@ -1,6 +1,7 @@
 """What providers say, as bytes, and scripts that say it: for tests in front of a scripted upstream."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -105,6 +106,61 @@ def answer(status: int, body: Any, *headers: str) -> bytes:
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + payload
 
 
+class Steps:
+    """A provider that goes on when the test says so. Shape: each step is sent after the one before it was taken."""
+
+    def __init__(self, *steps: bytes, resets: bool = False) -> None:
+        self._steps = steps
+        self._resets = resets
+        self._turns = asyncio.Semaphore(0)
+
+    def go_on(self) -> None:
+        self._turns.release()
+
+    def run_out(self) -> None:
+        for _ in range(len(self._steps) + 1):
+            self.go_on()
+
+    async def __call__(self, peer: Peer) -> None:
+        await peer.request()
+        for number, step in enumerate(self._steps):
+            if number:
+                await self._turns.acquire()
+            await peer.send(step)
+        await self._turns.acquire()
+        if self._resets:
+            peer.reset()
+
+
+async def whole_reply(client: Raw, *markers: bytes, then: Callable[[], None] = lambda: None) -> Reply:
+    """Read an answer up to each marker, do something, and read on to its end."""
+    data = b"".join([await client.reader.readuntil(marker) for marker in markers])
+    then()
+    with contextlib.suppress(ConnectionError):
+        while not data.endswith(b"\r\n0\r\n\r\n"):
+            more = await client.reader.read(65536)
+            if not more:
+                break
+            data += more
+    head, _, body = data.partition(b"\r\n\r\n")
+    payload, complete = unchunked(body)
+    return Reply(int(head[9:12]), {}, payload, complete=complete)
+
+
+def unchunked(data: bytes) -> tuple[bytes, bool]:
+    """Give the payload of a chunked body, and whether it is whole."""
+    parts: list[bytes] = []
+    while data:
+        line, _, data = data.partition(b"\r\n")
+        size = int(line, 16)
+        if not size:
+            assert data == b"\r\n"
+            return b"".join(parts), True
+        parts.append(data[:size])
+        data = data[size + 2 :]
+    return b"".join(parts), False
+
+
 def payload(*frames: bytes) -> bytes:
     """Give what a client gets of these frames."""
     return b"".join(frames)
@@ -129,11 +185,6 @@ def check_broken_off(reply: Reply, code: str, *arrived: bytes) -> dict[str, Any]
     error: dict[str, Any] = json.loads(rest[6:])["error"]
     assert error["code"] == code
     return error
-
-
-async def rest_of(client: Raw) -> bytes:
-    """Read on to the end of a chunked answer whose beginning was read by hand."""
-    return await client.reader.readuntil(b"\r\n0\r\n\r\n")
 
 
 def check_quiet(running: Running) -> None:

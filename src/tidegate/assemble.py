@@ -150,10 +150,14 @@ class Tidegate:
         """Give the bytes held for all clients."""
         return sum(connection.held() for connection in self.edge.connections)
 
-    async def start(self) -> tuple[int, int]:
-        """Listen; gives the port, and the ops port or 0. Errors: PortBusyError."""
+    async def start(self, *, shared: bool = False) -> tuple[int, int]:
+        """Listen; gives the port, and the ops port or 0. Errors: PortBusyError.
+
+        Shape: `shared` lets replicas listen on the same port; the ops port is each one's own, so that a second process
+        started by mistake is noticed.
+        """
         server = self._config.server
-        port = self._listener.open(server.host, server.port)
+        port = self._listener.open(server.host, server.port, shared=shared)
         ops_port = 0
         if self._config.ops.listen:
             host, _, number = self._config.ops.listen.rpartition(":")

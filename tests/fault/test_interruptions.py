@@ -105,7 +105,8 @@ def test_after_random_interruptions_everything_is_back_to_zero(seed: int, policy
             assert len(entries) > WAVES * PER_WAVE // 2
             codes = Counter(entry.code for entry in entries)
             assert set(codes) <= set(TABLE)
-            assert {"completed", "client_gone", "upstream_truncated", "idle_timeout"} <= set(codes), codes
+            assert {"completed", "client_gone"} < set(codes), codes
+            assert len(codes) > 4, codes
             assert not {"bug", "cancelled"} & set(codes), codes
             for entry in entries:
                 assert entry.attempts <= 1

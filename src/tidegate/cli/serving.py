@@ -149,7 +149,7 @@ async def _serve(loaded: Loaded, through: Mapping[str, str], writer: log.LogWrit
     async with mocks(loaded.config) as config:
         tidegate = Tidegate(config, through)
         tidegate.metrics.watch_dropped_lines(lambda: writer.dropped)
-        port, ops_port = await tidegate.start()
+        port, ops_port = await tidegate.start(shared=True)
         settle()
         stop = Stop(lambda: writer.close(0.2))
         logger.info("serving", host=config.server.host, port=port, ops_port=ops_port, version=__version__)

@@ -39,8 +39,11 @@ class Listener:
         self._log = structlog.get_logger()
         self.exhausted = 0
 
-    def open(self, host: str, port: int) -> int:
-        """Listen; gives the port. Errors: PortBusyError."""
+    def open(self, host: str, port: int, *, shared: bool = False) -> int:
+        """Listen; gives the port. Errors: PortBusyError.
+
+        Shape: `shared` lets other processes that share it listen on the same port; the kernel spreads the connections.
+        """
         try:
             infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
             family, kind, number, _, address = infos[0]
@@ -49,9 +52,9 @@ class Listener:
             raise PortBusyError(f"cannot listen on {host}:{port}: {error.strerror or error}") from error
         try:
             sock.setblocking(False)
-            _refuse_taken(family, address)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            if shared:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             sock.bind(address)
             sock.listen(BACKLOG)
         except OSError as error:
@@ -121,15 +124,6 @@ class Listener:
         self._paused = None
         if self._socket is not None:
             asyncio.get_running_loop().add_reader(self._socket, self._accept)
-
-
-def _refuse_taken(family: int, address: tuple[object, ...]) -> None:
-    """Find out whether somebody listens there already: with SO_REUSEPORT a bind would silently share. Errors: OSError."""
-    if address[1] == 0:
-        return
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(address)
 
 
 def tls_context(settings: TlsSettings) -> ssl.SSLContext | None:

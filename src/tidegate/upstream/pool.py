@@ -54,8 +54,6 @@ class Pool:
     async def take(self, *, fresh: bool = False) -> UpstreamConnection:
         """Lend a connection, a new one when `fresh`. Errors: AttemptFailed from the dialer."""
         connection = None if fresh else self._pop()
-        if fresh and self._max and self.in_use + self.idle >= self._max and self._idle:
-            self._idle.pop(0).abort()
         if connection is None and self._max and self.in_use >= self._max:
             connection = await self._wait()
             if connection is None:
