@@ -3,6 +3,7 @@
 import asyncio
 import datetime as dt
 import errno
+import functools
 import os
 import resource
 import signal
@@ -148,7 +149,7 @@ def test_a_port_is_shared_by_nobody_unawares_and_free_again_after_close() -> Non
 def test_replicas_that_share_a_port_both_get_connections() -> None:
     async def work() -> None:
         made: list[list[Echo]] = [[], []]
-        first, second = (Listener(lambda mine=mine: Echo(mine)) for mine in made)
+        first, second = (Listener(functools.partial(Echo, mine)) for mine in made)
         port = first.open("127.0.0.1", 0, shared=True)
         assert second.open("127.0.0.1", port, shared=True) == port
         async with AsyncExitStack() as stack:
