@@ -466,7 +466,7 @@ def test_the_wrapping_of_a_text_is_known_from_one_frame_with_text_alone(
 
 def test_a_whole_response_says_what_a_stream_says() -> None:
     body = {"choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}], "usage": {"prompt_tokens": 5}}
-    assert DIALECT.read_response(json.dumps(body).encode()) == Notice(Usage(5), "stop")
+    assert DIALECT.read_response(json.dumps(body).encode()) == Notice(Usage(5), "stop", 1)
 
 
 @pytest.mark.parametrize(

@@ -156,14 +156,21 @@ def test_a_done_without_its_empty_line_is_completed() -> None:
     run(work)
 
 
+BOTH_FINISH = (
+    b'data: {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}, '
+    b'{"index": 1, "delta": {}, "finish_reason": "stop"}]}\n\n'
+)
+
+
 @pytest.mark.parametrize(
     ("finishes", "completes"),
     [
         ([delta({}, index=0, finish="stop")], False),
         ([delta({}, index=0, finish="stop"), delta({}, index=1, finish="length")], True),
+        ([BOTH_FINISH], True),
         ([], False),
     ],
-    ids=["one of two", "both", "none"],
+    ids=["one of two", "both", "both in one frame", "none"],
 )
 def test_with_several_choices_each_must_have_finished(finishes: list[bytes], *, completes: bool) -> None:
     async def work() -> None:

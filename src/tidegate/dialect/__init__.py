@@ -29,10 +29,14 @@ class ProviderError(Struct, frozen=True):
 
 
 class Notice(Struct, frozen=True):
-    """What one frame, or a whole body, says besides content. `done` is the dialect's terminal event."""
+    """What one frame, or a whole body, says besides content.
+
+    Shape: `finished` counts the choices that ended here; `done` is the dialect's terminal event.
+    """
 
     usage: Usage | None = None
     finish_reason: str = ""
+    finished: int = 0
     error: ProviderError | None = None
     done: bool = False
 

@@ -357,10 +357,12 @@ def _has_content(choice: dict[str, Any]) -> bool:
 
 
 def _notice(value: dict[str, Any]) -> Notice:
-    reasons = (choice.get("finish_reason") for choice in _choices(value))
+    given = [choice.get("finish_reason") for choice in _choices(value)]
+    reasons = [reason for reason in given if isinstance(reason, str) and reason]
     return Notice(
         usage=_usage_of(value.get("usage")),
-        finish_reason=next((reason for reason in reasons if isinstance(reason, str) and reason), ""),
+        finish_reason=reasons[0] if reasons else "",
+        finished=len(reasons),
         error=_error_in(value),
     )
 

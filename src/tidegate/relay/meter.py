@@ -85,7 +85,7 @@ class Meter:
             self.usage = notice.usage
         if notice.finish_reason:
             self.finish_reason = notice.finish_reason
-            self.finished += 1
+            self.finished += notice.finished
         if notice.done:
             self.done = True
         if notice.error is not None:
