@@ -199,3 +199,10 @@ def test_what_is_known_does_not_depend_on_how_frames_came_together(frames: list[
     assert passed == payload(*(one for one in frames if one is not USAGE))
     for name in ("usage", "finish_reason", "finished", "frames", "spliced"):
         assert getattr(whole, name) == getattr(parts, name)
+
+
+def test_a_frame_that_is_taken_out_takes_its_late_line_feed_along() -> None:
+    meter = Meter(OpenAIChat(), strips_usage=True)
+    assert meter.observe(b'data: {"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}\r\n\r') == b""
+    assert meter.observe(b"\ndata: [DONE]\r\n\r\n") == b"data: [DONE]\r\n\r\n"
+    assert meter.done

@@ -19,7 +19,7 @@ class Meter:
     """
 
     __slots__ = (
-        "_dialect", "_strips", "_tail", "_tries", "done", "envelope", "error", "finish_reason", "finished",
+        "_dialect", "_half_gone", "_strips", "_tail", "_tries", "done", "envelope", "error", "finish_reason", "finished",
         "frames", "spliced", "unreadable", "usage",
     )  # fmt: skip
 
@@ -30,6 +30,7 @@ class Meter:
         self.frames = 0
         self._strips = strips_usage
         self._tail = b""
+        self._half_gone = False
         self.usage: Usage | None = None
         self.finish_reason = ""
         self.finished = 0
@@ -40,6 +41,9 @@ class Meter:
 
     def observe(self, block: bytes) -> bytes:
         """Count a block of whole frames; `unreadable` says why an interesting one of them cannot be read."""
+        if self._half_gone:
+            self._half_gone = False
+            block = block.removeprefix(b"\n")
         hit = self._dialect.hit(block, 0)
         if hit >= 0:
             return self._inspect(block, hit)
@@ -60,6 +64,8 @@ class Meter:
             if not self._passes(Frame(block[start:end])):
                 kept.append(block[copied:start])
                 copied = end
+                # A frame whose CR came without its LF: the LF comes next, and goes the same way.
+                self._half_gone = end == len(block) and block.endswith(b"\r")
             if self.done or self.unreadable or self.error is not None:
                 break
             hit = self._dialect.hit(block, done)

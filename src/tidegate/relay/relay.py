@@ -39,9 +39,6 @@ FINISH_STREAMS: Final = 100
 IDLE_LOOK_S: Final = 3600.0
 """How often a stream is looked at for which every deadline is off."""
 
-CHUNKING_BYTES: Final = 6
-"""What a chunk's size line and line ends usually add."""
-
 _COMPLETED: Final = Ending(COMPLETED)
 
 
@@ -155,7 +152,7 @@ class Relay:
             return
         flowing.frames = meter.frames + self._plain
         if meter.envelope is not None:
-            flowing.content_bytes = self._plain_bytes - self._plain * (sum(map(len, meter.envelope)) + CHUNKING_BYTES)
+            flowing.content_bytes = self._plain_bytes - self._plain * sum(map(len, meter.envelope))
         if self._first_at:
             flowing.last_token_at = self._event_at
             flowing.gap_sum_s = max(0.0, self._event_at - self._first_at - flowing.blocked_s)
@@ -239,7 +236,8 @@ class Relay:
             self._gap_max = gap
         self._gaps[bisect_left(GAP_BOUNDS_S, gap)] += 1
         self._plain += 1
-        self._plain_bytes += len(chunk)
+        size = len(chunk)
+        self._plain_bytes += size - (6 if size < 262 else 7)  # two or three digits, two line ends
         send(chunk)
 
     def _divert(self) -> None:
