@@ -24,6 +24,7 @@ from tidegate.gateway import Gateway
 from tidegate.ledger.ledger import Ledger, LogStore, MemoryStore, MetricsStore, Names
 from tidegate.observe.metrics import Metrics
 from tidegate.relay.relay import Relay, RelayRules
+from tidegate.tasks import together
 from tidegate.upstream.dial import Dialer, Origin
 from tidegate.upstream.opening import Opening
 from tidegate.upstream.pool import Pool
@@ -84,7 +85,15 @@ class Tidegate:
         )
         self._listener = Listener(lambda: Connection(self.edge), tls_context(config.server.tls))
         self._ops = UvicornHost(ops_app(self.health, self.metrics.render))
-        self._ops_listener = Listener(self._ops)
+        self._ops_edge = Edge(
+            settings=config.server,
+            gateway=self.gateway,
+            routes={},
+            fallback=FALLBACK,
+            cold=self._ops,
+            clock=self.clock,
+        )
+        self._ops_listener = Listener(lambda: Connection(self._ops_edge))
         self._watch()
 
     def _ledger(self) -> Ledger:
@@ -200,7 +209,7 @@ class Tidegate:
     async def _close(self) -> None:
         self._ops_listener.close()
         self._ops.shut_down()
-        for connection in tuple(self.edge.connections):
+        for connection in (*self.edge.connections, *self._ops_edge.connections):
             connection.abort()
         await self.edge.tasks.close()
         for provider in self.providers.values():
@@ -220,10 +229,8 @@ class Health:
         """Say whether new work makes sense here: not draining, and some provider can be dialled."""
         if self._tidegate.draining:
             return False
-        for provider in self._tidegate.providers.values():
-            if await provider.pool.dialable():
-                return True
-        return False
+        pools = [provider.pool for provider in self._tidegate.providers.values()]
+        return any(await together(*(pool.dialable() for pool in pools)))
 
     def summary(self) -> dict[str, object]:
         """Give what operators want to know at a glance."""

@@ -243,7 +243,8 @@ class Sink(Protocol):
 class Plain(Struct, frozen=True):
     """How a stream's frames begin and end that hold nothing but text, and where those go that come as one chunk each.
 
-    Shape: `forward` takes the chunk as it came, its size line and line ends included.
+    Shape: `start` ends with the quote that opens the text, `end` begins with the one that closes it; `forward` takes the
+    chunk as it came, its size line and line ends included.
     """
 
     start: bytes

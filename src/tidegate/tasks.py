@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 class Tasks:
@@ -26,3 +28,8 @@ class Tasks:
             for task in self._running:
                 task.cancel()
             await asyncio.wait(self._running)
+
+
+async def together(*work: Coroutine[Any, Any, T]) -> list[T]:
+    """Do things at the same time; gives their results in order. Holds: a task for each, until all are over."""
+    return await asyncio.gather(*work)

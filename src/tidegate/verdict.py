@@ -166,7 +166,7 @@ class Fault(Exception):  # noqa: N818 (the design's word)
     """An exchange that ends before its stream is open.
 
     Holds: `message` and `param` are shown to the client; `status` replaces the row's where the provider's own is kept;
-    `headers` go into the answer as they are (`retry-after`, `allow`); `details` are members of a provider's own error.
+    `headers` go into the answer as they are (`retry-after`, `allow`); `kind` and `code` are a provider's own words.
     """
 
     def __init__(

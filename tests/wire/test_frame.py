@@ -71,20 +71,6 @@ def test_a_retry_that_is_not_all_digits_is_ignored(raw: bytes, retry: int | None
     assert Frame(raw).retry == retry
 
 
-@pytest.mark.parametrize(
-    ("raw", "is_comment"),
-    [
-        (b": heartbeat\n\n", True),
-        (b":\r\n: more\r\n\r\n", True),
-        (b": note\ndata: a\n\n", False),
-        (b": note\nunknown\n\n", False),
-        (b"\n", False),
-    ],
-)
-def test_a_comment_frame_has_comments_and_nothing_else(raw: bytes, is_comment: bool) -> None:
-    assert Frame(raw).is_comment is is_comment
-
-
 def test_a_byte_order_mark_counts_only_where_the_framer_saw_the_start_of_the_stream() -> None:
     raw = b"\xef\xbb\xbfdata: a\n\n"
     assert Frame(raw, 3).data == b"a"

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from operator import itemgetter
 from types import TracebackType
 
 from tidegate.dispatch.service import Layer, Service
@@ -78,7 +79,7 @@ class _Opening:
         """Give the least seconds after which any phase can be late; 0.0 when all are off."""
         limits = self._attempt.target.timeouts
         streams = self._attempt.admitted.ask.stream
-        later = (limits.headers_s, limits.first_token_s) if streams else (limits.response_s,)
+        later = (limits.headers_s, limits.first_token_s, limits.total_s) if streams else (limits.response_s,)
         phases = (limits.connect_s, *later)
         return min((seconds for seconds in phases if seconds), default=0.0)
 
@@ -89,11 +90,12 @@ class _Opening:
             return record.started_at, limits.connect_s, CONNECT_TIMEOUT
         if not self._attempt.admitted.ask.stream:
             return record.sent_at, limits.response_s, TOTAL_TIMEOUT
+        late = [(limits.first_token_s, FIRST_TOKEN_TIMEOUT), (limits.total_s, TOTAL_TIMEOUT)]
         if not record.headed_at:
-            headers, first = limits.headers_s, limits.first_token_s
-            if headers and (not first or headers <= first):
-                return record.sent_at, headers, HEADERS_TIMEOUT
-        return record.sent_at, limits.first_token_s, FIRST_TOKEN_TIMEOUT
+            late.insert(0, (limits.headers_s, HEADERS_TIMEOUT))
+        on = [limit for limit in late if limit[0]]
+        seconds, verdict = min(on, key=itemgetter(0)) if on else (0.0, TOTAL_TIMEOUT)
+        return record.sent_at, seconds, verdict
 
     def _arm(self, seconds: float) -> None:
         if seconds:

@@ -157,7 +157,7 @@ class HttpClient:
     def enter(self, task: asyncio.Task[object] | None) -> None:
         """Begin to be present in a task. Errors: Fault when the client is gone already."""
         if self._ending is not None:
-            raise Fault(self._ending.verdict, self._ending.message)
+            raise _fault(self._ending)
         self._task = task
 
     def leave(self) -> Ending | None:
@@ -280,4 +280,10 @@ class _Presence:
         if ending is None or kind is not asyncio.CancelledError or self._task is None:
             return
         if self._task.uncancel() <= self._cancelling:
-            raise Fault(ending.verdict, ending.message) from None
+            raise _fault(ending) from None
+
+
+def _fault(ending: Ending) -> Fault:
+    """Give why an opening was ended. A 503 says when to come back."""
+    headers = ((b"retry-after", b"1"),) if ending.verdict.status == 503 else ()
+    return Fault(ending.verdict, ending.message, headers=headers)

@@ -268,9 +268,7 @@ def _report(error: Exception, arrival: Arrival | None) -> None:
     """Log where a bug is, not what it says."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     request = arrival.request_id if arrival is not None else ""
-    structlog.get_logger().error(
-        "bug", request_id=request, error=type(error).__name__, at=f"{place.name}:{place.lineno}"
-    )
+    structlog.get_logger().error("bug", request=request, error=type(error).__name__, at=f"{place.name}:{place.lineno}")
 
 
 def _fault(error: Exception) -> Fault:

@@ -167,7 +167,7 @@ class Relay:
             frame = self._rules.dialect.error_frame(
                 verdict.code,
                 ending.message or (self._stream.redact(error.message) if error is not None else verdict.meaning),
-                kind=error.kind if error is not None else None,
+                kind=self._stream.redact(error.kind) if error is not None and error.kind else None,
             )
             self._out += len(frame)
             self._client.write(frame)
@@ -277,7 +277,7 @@ class Relay:
     def _write_block(self, block: bytes) -> None:
         now = self._clock()
         meter = self._meter
-        if block[:5] == b"data:" or b"data:" in block:
+        if block[:5] == b"data:" or b"\ndata:" in block or b"\rdata:" in block:
             self._count_gap(now)
         passed = meter.observe(block)
         if passed:

@@ -26,6 +26,7 @@ MAX_PLAIN_BYTES: Final = 4096
 """A longer chunk is not looked at for passing by."""
 
 _COMPLETED: Final = Ending(COMPLETED)
+_LF: Final = 10
 
 
 def _size_line(nbytes: int) -> bytes:
@@ -125,8 +126,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self._forward = self._chunks.append  # lets go of the relay, which else would be a cycle
             return
         self._start, self._end, self._forward = plain.start, plain.end + b"\r\n", plain.forward
-        # Two wrappings do not fit into one frame: what is shorter is one frame and nothing else.
-        self._longest = min(2 * (len(plain.start) + len(plain.end)), MAX_PLAIN_BYTES)
+        self._longest = MAX_PLAIN_BYTES
 
     def pause(self) -> None:
         """Stop reading; the provider is held back by TCP. An answer that is in whole needs none, nor may what follows it."""
@@ -185,7 +185,13 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             # which stays between two chunks: 2 us an event less; docs/performance.md.
             data = self._view[:nbytes].tobytes()
             size_line = _SIZE_LINES[nbytes]
-            if data.startswith(size_line) and data.startswith(self._start, len(size_line)) and data.endswith(self._end):
+            if (
+                data.startswith(size_line)
+                and data.startswith(self._start, len(size_line))
+                and data.endswith(self._end)
+                # Nothing but text in between: the next quote is the one that closes it.
+                and data.find(b'"', len(size_line) + len(self._start)) == nbytes - len(self._end)
+            ):
                 forward = self._forward  # CPython 3.11 reads a slot fast as an attribute, slowly as a method
                 forward(data)
                 return
@@ -207,6 +213,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             else:
                 self._broken(BAD_FRAME)
             return
+        if self._between and self._buffer[nbytes - 1] != _LF:
+            self._between = False  # a size line has begun
         chunks = self._chunks
         if self._told and len(chunks) == 1 and not self._complete:
             self._framing_bytes = 0

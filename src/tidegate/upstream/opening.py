@@ -13,7 +13,7 @@ from tidegate.dialect import ProviderError, Sight
 from tidegate.exchange import Attempt, Ending, Flow, Plain, ReplyHead, Sink, Stream
 from tidegate.observe.metrics import Metrics
 from tidegate.upstream.connection import UpstreamConnection
-from tidegate.upstream.providers import Provider, headers_down
+from tidegate.upstream.providers import Provider
 from tidegate.verdict import (
     BAD_FRAME,
     COMPLETED,
@@ -77,7 +77,7 @@ class _Open:
         return Stream(
             attempt=self._attempt,
             source=reader,
-            head=ReplyHead(reader.status, headers_down(reader.headers)),
+            head=ReplyHead(reader.status, self._provider.headers_down(reader.headers)),
             events=reader.events,
             strips_usage=reader.events and not ask.wants_usage,
             changed=reader.changed,
@@ -129,6 +129,10 @@ class _Open:
             self._provider.pool.give_back(connection, linger=completed)
 
 
+def _value(head: ReplyHead, name: bytes) -> bytes:
+    return next((value for given, value in head.headers if given == name), b"").strip().lower()
+
+
 class _Reader:
     """The first Sink of an attempt, and the Source of its stream.
 
@@ -142,7 +146,6 @@ class _Reader:
         "_connection",
         "_dialect",
         "_ending",
-        "_error_status",
         "_framer",
         "_frames",
         "_kept",
@@ -212,7 +215,11 @@ class _Reader:
         """Take the head: its status and type say how the body is read."""
         self._attempt.record.headed_at = self._clock()
         self.status, self.headers = head.status, head.headers
-        kind = next((value for name, value in head.headers if name == b"content-type"), b"").lower()
+        kind = _value(head, b"content-type")
+        coding = _value(head, b"content-encoding")
+        if coding not in {b"", b"identity"}:
+            self._fail(BAD_FRAME, "the provider compressed its answer, though it was asked not to")
+            return
         asked = self._attempt.admitted.ask.stream
         self.events = asked and 200 <= head.status < 300 and kind.startswith(b"text/event-stream")
 
@@ -328,7 +335,7 @@ class _Reader:
         elif 400 <= status < 500:
             self._fail_with(UPSTREAM_REJECTED, error, status)
         else:
-            self._fail_with(UPSTREAM_FAILED, error, status if status >= 500 else 502)
+            self._fail_with(UPSTREAM_FAILED, error, status if 500 <= status <= 599 else 502)
 
     def _fail_error(self, error: ProviderError) -> None:
         """Fail with an error object that came in a 200."""
@@ -339,15 +346,16 @@ class _Reader:
 
     def _fail_with(self, verdict: Verdict, error: ProviderError, status: int) -> None:
         """Fail with the provider's own words."""
-        headers = tuple(pair for pair in headers_down(self.headers) if pair[0] != b"content-type")
+        provider = self._provider
+        headers = tuple(pair for pair in provider.headers_down(self.headers) if pair[0] != b"content-type")
         self._settle(
             AttemptFailed(
                 verdict,
-                self._provider.redact(error.message),
+                provider.redact(error.message),
                 status=status,
-                kind=error.kind,
-                code=error.code,
-                param=error.param,
+                kind=error.kind and provider.redact(error.kind),
+                code=error.code and provider.redact(error.code),
+                param=error.param and provider.redact(error.param),
                 headers=headers,
             )
         )

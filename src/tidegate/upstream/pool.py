@@ -13,7 +13,8 @@ from tidegate.verdict import AttemptFailed
 MAX_IDLE: Final = 1024
 """Unused connections kept at most: a burst must not leave its descriptors behind."""
 PROBE_EVERY_S: Final = 5.0
-PROBE_TIMEOUT_S: Final = 2.0
+PROBE_TIMEOUT_S: Final = 0.8
+"""Below the second that orchestrators wait for an answer."""
 
 
 class Pool:
@@ -68,14 +69,15 @@ class Pool:
         if linger and connection.nearly_done:
             connection.linger(self.give_back)
             return
-        self._lent.discard(connection)
         if not connection.usable or self._closed:
+            self._lent.discard(connection)
             connection.abort()
             self._wake(None)
             return
-        connection.idle_since = self._clock()
         if self._wake(connection):
-            return
+            return  # it stays lent: to the one who waited
+        self._lent.discard(connection)
+        connection.idle_since = self._clock()
         if len(self._idle) >= MAX_IDLE or not self._idle_s:
             connection.abort()
             return
@@ -87,6 +89,7 @@ class Pool:
         """Say whether the origin can be reached: by what is connected, else by a try, at most one in PROBE_EVERY_S."""
         now = self._clock()
         if self._lent or self._idle:
+            self.reachable = True
             return True
         if self._probed_at and now < self._probed_at + PROBE_EVERY_S:
             return self.reachable
@@ -97,7 +100,6 @@ class Pool:
         except (AttemptFailed, TimeoutError):
             self.reachable = False
         else:
-            self.reachable = True
             self._lent.add(connection)
             self.give_back(connection)
         return self.reachable
@@ -157,12 +159,15 @@ class Pool:
         self._dialling += 1
         try:
             await self._dialer.connect(connection)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, AttemptFailed):
+                self.reachable = False
             connection.abort()
             self._wake(None)
             raise
         finally:
             self._dialling -= 1
+        self.reachable = True
         return connection
 
     def _lost(self, connection: UpstreamConnection) -> None:

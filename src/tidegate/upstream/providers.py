@@ -54,6 +54,7 @@ class Provider:
         self._secrets = tuple(
             str(secret) for secret in (settings.api_key, *settings.headers.values()) if len(secret) > 3
         )
+        self._secret_bytes = tuple(secret.encode() for secret in self._secrets)
         path = urlsplit(settings.base_url).path.rstrip("/") + self.row.endpoint
         fixed = {
             "host": authority,
@@ -84,13 +85,17 @@ class Provider:
             text = text.replace(secret, "***")
         return text
 
+    def headers_down(self, headers: tuple[tuple[bytes, bytes], ...]) -> tuple[tuple[bytes, bytes], ...]:
+        """Give the headers of an answer that a client may see; the provider's own limits get a name of their own.
 
-def headers_down(headers: tuple[tuple[bytes, bytes], ...]) -> tuple[tuple[bytes, bytes], ...]:
-    """Give the headers of a provider's answer that a client may see; the provider's limits get a name of their own."""
-    down = []
-    for name, value in headers:
-        if name in _DOWN or name.startswith(_DOWN_PREFIXES):
-            down.append((name, value))
-        elif name.startswith(_RATE_LIMIT):
-            down.append((b"x-upstream-" + name[2:], value))
-    return tuple(down)
+        One that quotes a secret of the gateway is left out.
+        """
+        down = []
+        for name, value in headers:
+            if any(secret in value for secret in self._secret_bytes):
+                continue
+            if name in _DOWN or name.startswith(_DOWN_PREFIXES):
+                down.append((name, value))
+            elif name.startswith(_RATE_LIMIT):
+                down.append((b"x-upstream-" + name[2:], value))
+        return tuple(down)

@@ -62,12 +62,6 @@ class Frame(Struct, eq=False):
         values = [value for value in self._values(b"retry") if value.isdigit() and len(value) <= MAX_RETRY_DIGITS]
         return int(values[-1]) if values else None
 
-    @property
-    def is_comment(self) -> bool:
-        """Whether there are comments in it and nothing else."""
-        lines = self._lines()
-        return bool(lines) and all(line.startswith(b":") for line in lines)
-
     def _lines(self) -> list[bytes]:
         found: list[bytes] = _lines(self.raw, self.skipped)
         return found
