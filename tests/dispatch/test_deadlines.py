@@ -74,13 +74,15 @@ def slow(said: bytes, *, every_s: float, size: int) -> Script:
         (stalling(), {"headers": 5, "first_token": 0.1}, "first_token_timeout"),
         (stalling(), {"headers": 0, "first_token": 0.1}, "first_token_timeout"),
         (stalling(HEAD), {"headers": 0.05, "first_token": 0.2}, "first_token_timeout"),
+        (stalling(), {"headers": 0, "first_token": 0, "total": 0.1}, "total_timeout"),
+        (stalling(HEAD), {"headers": 0.05, "first_token": 5, "total": 0.2}, "total_timeout"),
         (stalling(ROLES), {"first_token": 0.1}, "first_token_timeout"),
         (drips_comments, {"first_token": 0.1}, "first_token_timeout"),
         (stalling(HEAD, chunk(b'data: {"choices"')), {"first_token": 0.1}, "first_token_timeout"),
         (stalling(HEAD), {"connect": 0.05, "headers": 0.05, "first_token": 0.2}, "first_token_timeout"),
     ],
     ids=[
-        "no head", "half a head", "interim alone", "first token is shorter", "headers are off", "head alone",
+        "no head", "half a head", "interim alone", "first token is shorter", "headers are off", "head alone", "total alone", "total is shortest",
         "role and comments", "comments", "half a frame", "all phases",
     ],
 )  # fmt: skip

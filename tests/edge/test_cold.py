@@ -272,12 +272,20 @@ def test_the_ops_listener_serves_metrics_without_a_key_and_nothing_else() -> Non
     run(work)
 
 
-def test_an_ops_connection_is_kept() -> None:
+def test_an_ops_connection_has_the_head_deadline_too() -> None:
     async def work() -> None:
-        async with gateway() as running, connect(running.ops_port) as client:
-            for _ in range(3):
-                await client.send(request_bytes(b"", path="/metrics", method="GET"))
-                assert (await client.reply()).status == 200
+        async with gateway(server={"header_timeout": 0.1}) as running, connect(running.ops_port) as client:
+            await client.send(b"GET /metrics HTT")
+            assert (await client.reply()).status == 408
+            assert await client.closed()
+
+    run(work)
+
+
+def test_the_ops_port_has_no_hot_route() -> None:
+    async def work() -> None:
+        async with gateway() as running:
+            assert (await ask(running.ops_port, chat())).status == 404
 
     run(work)
 

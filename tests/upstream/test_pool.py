@@ -1,6 +1,7 @@
 """Connections of one provider: which are reused, how many there are, who waits, and what a dead one costs."""
 
 import asyncio
+import functools
 
 from harness import Reply, Running, ask, chat, connect, request_bytes, run, until
 from streams import (
@@ -44,6 +45,9 @@ class Gated:
             self.peers.append(peer)
             await peer.send(answer(200, MESSAGE))
 
+    def got(self, number: int) -> bool:
+        return len(self.order) == number
+
     def open(self, name: bytes) -> None:
         self.gates.setdefault(name, asyncio.Event()).set()
 
@@ -54,6 +58,27 @@ class Gated:
 
 async def live(running: Running, number: int) -> None:
     await until(lambda: len(running.tidegate.gateway) == number)
+
+
+def test_the_cap_holds_when_a_connection_goes_to_one_who_waits() -> None:
+    async def work() -> None:
+        gated = Gated()
+        async with fronting(gated, provider=CAPPED) as (running, _):
+            pool = pool_of(running)
+            most = 0
+            async with asyncio.TaskGroup() as group:
+                for name in "abc":
+                    group.create_task(asks(running, name))
+                    await asyncio.sleep(0.02)
+                for number, turn in enumerate((b"a", b"b", b"c"), 1):
+                    await until(functools.partial(gated.got, number))
+                    gated.open(turn)
+                    for _ in range(50):
+                        most = max(most, pool.in_use)
+                        await asyncio.sleep(0)
+            assert most == 1
+
+    run(work)
 
 
 async def asks(running: Running, name: str) -> Reply:

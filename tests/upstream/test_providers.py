@@ -3,7 +3,7 @@
 import pytest
 
 from harness import ask, chat, run
-from streams import HELLO, MESSAGE, answer, answering, fronting, streamed
+from streams import HELLO, MESSAGE, answer, answering, error_of, fronting, streamed, word
 from tidegate.admission.identity import hash_key
 
 KEY = "sk-client-0123456789"
@@ -32,7 +32,7 @@ PASSED_DOWN = {
 }
 STOPPED_DOWN = (
     "set-cookie", "server", "via", "x-request-id", "cf-ray", "alt-svc", "strict-transport-security", "www-authenticate",
-    "access-control-allow-origin", "x-served-by", "content-encoding", "location", "trailer",
+    "access-control-allow-origin", "x-served-by", "location", "trailer",
 )  # fmt: skip
 
 
@@ -165,5 +165,55 @@ def test_a_stream_s_head_tells_proxies_not_to_hold_it() -> None:
             assert reply.headers["cache-control"] == "no-cache"
             assert reply.headers["x-accel-buffering"] == "no"
             assert "content-encoding" not in reply.headers
+
+    run(work)
+
+
+SECRET = "sk-upstream-secret"
+
+
+@pytest.mark.parametrize("status", [200, 400, 429, 500])
+def test_a_provider_that_quotes_our_key_in_any_member_or_header_does_not_give_it_away(status: int) -> None:
+    async def work() -> None:
+        error = {name: f"{name} {SECRET}" for name in ("message", "type", "code", "param")}
+        said = answer(status, {"error": error}, f"openai-organization: {SECRET}")
+        async with fronting(answering(said)) as (running, _):
+            reply = await ask(running.port, chat(stream=False))
+            assert reply.status >= 400
+            assert SECRET not in str(reply.headers) + reply.body.decode()
+            assert b"type ***" in reply.body
+
+    run(work)
+
+
+def test_a_stream_whose_head_or_error_frame_quotes_our_key_does_not_give_it_away() -> None:
+    async def work() -> None:
+        bad = b'data: {"error": {"message": "m %b", "type": "t %b"}}\n\n' % (SECRET.encode(), SECRET.encode())
+        said = head_with({"openai-organization": SECRET}, streamed(word("Hel"), bad))
+        async with fronting(answering(said)) as (running, _):
+            reply = await ask(running.port, chat())
+            assert reply.status == 200
+            assert SECRET not in str(reply.headers) + reply.body.decode()
+            assert b"m ***" in reply.body
+
+    run(work)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_an_answer_that_is_compressed_all_the_same_is_refused(*, stream: bool) -> None:
+    async def work() -> None:
+        said = head_with({"content-encoding": "gzip"}, streamed(*HELLO) if stream else answer(200, MESSAGE))
+        async with fronting(answering(said)) as (running, _):
+            reply = await ask(running.port, chat(stream=stream))
+            assert (reply.status, error_of(reply)["code"]) == (502, "bad_frame")
+            assert "compressed" in error_of(reply)["message"]
+
+    run(work)
+
+
+def test_a_status_beyond_http_becomes_502() -> None:
+    async def work() -> None:
+        async with fronting(answering(answer(700, {"error": {"message": "odd"}}))) as (running, _):
+            assert (await ask(running.port, chat())).status == 502
 
     run(work)
