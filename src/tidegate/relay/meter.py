@@ -19,7 +19,7 @@ class Meter:
     """
 
     __slots__ = (
-        "_dialect", "_half_gone", "_strips", "_tail", "_tries", "done", "envelope", "error", "finish_reason", "finished",
+        "_dialect", "_half_gone", "_sample", "_strips", "_tail", "_tries", "done", "envelope", "error", "finish_reason", "finished",
         "frames", "spliced", "unreadable", "usage",
     )  # fmt: skip
 
@@ -31,6 +31,7 @@ class Meter:
         self._strips = strips_usage
         self._tail = b""
         self._half_gone = False
+        self._sample = b""
         self.usage: Usage | None = None
         self.finish_reason = ""
         self.finished = 0
@@ -48,10 +49,19 @@ class Meter:
         if hit >= 0:
             return self._inspect(block, hit)
         self.frames += block.count(b"data:")
-        if self._tries and self.envelope is None:
-            self._tries -= 1
-            self.envelope = self._dialect.envelope(block)
+        if self._tries:
+            self._sample = block
         return block
+
+    def learn(self) -> tuple[bytes, bytes] | None:
+        """Give the envelope, looked for in the last block without hits; apart from `observe`, as it can wait for a write."""
+        if self._tries and self._sample:
+            self._tries -= 1
+            self.envelope = self._dialect.envelope(self._sample)
+            self._sample = b""
+            if self.envelope is not None:
+                self._tries = 0
+        return self.envelope
 
     def _inspect(self, block: bytes, hit: int) -> bytes:
         """Decode the frames of a block that are hit, and no other."""

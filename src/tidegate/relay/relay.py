@@ -242,12 +242,12 @@ class Relay:
 
     def _divert(self) -> None:
         """Let plain frames pass by from here on, if one was seen and nothing is held that they would overtake."""
-        send = self._client.coded()
-        if self._meter.envelope is None or send is None or self._framer.held or self._framer.inside:
+        send, envelope = self._client.coded(), self._meter.learn()
+        if envelope is None or send is None or self._framer.held or self._framer.inside:
             return
         self._send = send
         self._diverts = True
-        self._source.divert(Plain(*self._meter.envelope, self._forward))
+        self._source.divert(Plain(*envelope, self._forward))
 
     def _keep(self) -> None:
         """Let every frame come to `write` again."""
