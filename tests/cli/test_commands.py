@@ -140,6 +140,14 @@ def test_a_bad_flag_value_is_named_by_its_flag(tmp_path: Path) -> None:
     assert "--drain-timeout" in done.stderr
 
 
+def test_the_demo_is_not_open_to_other_machines_either_least_of_all_with_a_real_key(tmp_path: Path) -> None:
+    done = tidegate(
+        "demo", "--host", "0.0.0.0", "--port", "0", "--ops-listen", "", cwd=tmp_path, env={"OPENAI_API_KEY": "sk-x"}
+    )
+    assert done.returncode == 2
+    assert "--allow-open" in done.stderr
+
+
 def test_the_log_of_a_refused_start_is_not_json(tmp_path: Path) -> None:
     done = tidegate("serve", "-c", str(tmp_path / "no.yaml"))
     with pytest.raises(json.JSONDecodeError):

@@ -32,6 +32,7 @@ ConfigPath = Annotated[
 ]
 Host = Annotated[str | None, typer.Option(help="Address to listen on (server.host).")]
 Port = Annotated[int | None, typer.Option(help="Port to listen on (server.port); 0 takes a free one.")]
+AllowOpen = Annotated[bool, typer.Option("--allow-open", help="Serve without keys beyond this machine.")]
 OpsListen = Annotated[str | None, typer.Option(help="host:port of metrics and health (ops.listen); '' is none.")]
 
 
@@ -60,7 +61,7 @@ def serve(
     port: Port = None,
     ops_listen: OpsListen = None,
     drain_timeout: Annotated[str | None, typer.Option(help="How long running streams may go on at shutdown.")] = None,
-    allow_open: Annotated[bool, typer.Option("--allow-open", help="Serve without keys beyond this machine.")] = False,  # noqa: FBT002
+    allow_open: AllowOpen = False,  # noqa: FBT002
 ) -> None:
     """Serve. SIGTERM drains; a second one ends at once.
 
@@ -73,14 +74,19 @@ def serve(
 
 
 @app.command()
-def demo(host: Host = None, port: Port = None, ops_listen: OpsListen = None) -> None:
+def demo(
+    host: Host = None,
+    port: Port = None,
+    ops_listen: OpsListen = None,
+    allow_open: AllowOpen = False,  # noqa: FBT002
+) -> None:
     """Start the mock provider and the gateway, stream one completion, keep serving until Ctrl-C.
 
     Example:  tidegate demo --port 9000
     """
     from tidegate.cli import demonstration
 
-    raise typer.Exit(demonstration.run(os.environ, _overrides(host, port, ops_listen)))
+    raise typer.Exit(demonstration.run(os.environ, _overrides(host, port, ops_listen), allow_open=allow_open))
 
 
 def _mock_help() -> str:

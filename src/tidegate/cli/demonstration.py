@@ -10,7 +10,7 @@ import typer
 import uvloop
 
 from tidegate.assemble import Tidegate
-from tidegate.cli.serving import Stop, load_for_demo, mocks, proxies, settle
+from tidegate.cli.serving import Stop, load_for_demo, mocks, proxies, refuses_open, settle
 from tidegate.config import Config, Loaded
 from tidegate.edge.listener import PortBusyError, raise_nofile_limit
 from tidegate.observe import log
@@ -20,9 +20,11 @@ MODEL = "mock?ttft=150ms&itl=15ms&tokens=60"
 TIMEOUT_S = 30.0
 
 
-def run(environ: Mapping[str, str], overrides: Mapping[str, str]) -> int:
+def run(environ: Mapping[str, str], overrides: Mapping[str, str], *, allow_open: bool) -> int:
     """Run the demo until Ctrl-C; gives the exit code."""
     loaded = load_for_demo(environ, overrides)
+    if refuses_open(loaded.config, allow_open=allow_open):
+        return 2
     writer = log.configure("text" if sys.stderr.isatty() else "json", level="warning")
     try:
         return uvloop.run(_run(loaded, environ))
@@ -41,7 +43,9 @@ async def _run(loaded: Loaded, environ: Mapping[str, str]) -> int:
         settle()
         stop = Stop(lambda: None)
         host = config.server.host
-        typer.echo(f"tidegate listens on http://{host}:{port}; the mock provider stands behind it\n")
+        typer.echo(
+            f"tidegate listens on http://{host}:{port}; behind it: {', '.join(provider.name for provider in config.providers)}\n"
+        )
         try:
             await asyncio.to_thread(_stream, host, port)
         except (OSError, http.client.HTTPException, ValueError) as error:

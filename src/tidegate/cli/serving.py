@@ -116,15 +116,22 @@ class Stop:
         self.event.set()
 
 
+def refuses_open(config: Config, *, allow_open: bool) -> bool:
+    """Say whether a gateway without keys would be open to other machines, and tell so."""
+    if config.auth.mode != "open" or is_loopback(config.server.host) or allow_open:
+        return False
+    typer.echo(
+        f"error: auth.mode is open and {config.server.host} can be reached from elsewhere; "
+        "configure auth.keys, or say --allow-open",
+        err=True,
+    )
+    return True
+
+
 def serve(loaded: Loaded, environ: Mapping[str, str], *, allow_open: bool) -> int:
     """Serve until a signal; gives the exit code."""
     config = loaded.config
-    if config.auth.mode == "open" and not is_loopback(config.server.host) and not allow_open:
-        typer.echo(
-            f"error: auth.mode is open and {config.server.host} can be reached from elsewhere; "
-            "configure auth.keys, or say --allow-open",
-            err=True,
-        )
+    if refuses_open(config, allow_open=allow_open):
         return 2
     form = config.observe.log
     writer = log.configure("text" if form == "text" or (form == "auto" and sys.stderr.isatty()) else "json")

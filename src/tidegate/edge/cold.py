@@ -194,12 +194,17 @@ def client_app(
     def described(name: str) -> dict[str, object]:
         return {"id": name, "object": "model", "created": 0, "owned_by": "tidegate"}
 
+    def identify(request: Request) -> None:
+        arrival: Arrival = request.state.arrival
+        identity = gate.identify(_headers(request))
+        arrival.outcome.key_id, arrival.outcome.tenant = identity.key_id, identity.tenant
+
     async def listing(request: Request) -> Response:
-        gate.identify(_headers(request))
+        identify(request)
         return JSONResponse({"object": "list", "data": [described(name) for name in models]})
 
     async def one(request: Request) -> Response:
-        gate.identify(_headers(request))
+        identify(request)
         name = request.path_params["model"]
         if name not in models:
             raise Refused(UNKNOWN_MODEL, "no such model here; GET /v1/models lists them", param="model")
