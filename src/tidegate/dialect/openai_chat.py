@@ -73,6 +73,7 @@ _error = re.compile(rb'rror"(?<="error")(?!\s*+:\s*+null)').search
 _plain_frame = re.compile(
     rb'(data: ?\{[^\r\n]*?"delta": ?\{"content": ?")(?:[^"\\\r\n]++|\\.)*+("\}[^\r\n]*\}\n\n)'
 ).fullmatch
+_text = re.compile(rb'"delta": ?\{"content": ?"[^"].*\}\Z', re.DOTALL).search
 _SEARCHES: Final = (_finish_reason, _usage, _error)
 _usage_key = re.compile(r'"usage"\s*:\s*(?=\{)').finditer
 _LETTER_D: Final = ord("D")
@@ -161,6 +162,8 @@ class OpenAIChat:
             return Sight.SILENT, None
         if data.strip() == _DONE:
             return Sight.END, None
+        if _text(data) is not None and _error(data) is None:
+            return Sight.CONTENT, None  # the usual first content, on the way to which every microsecond is waited for
         chunk = _object(data)
         error = _error_in(chunk)
         if error is not None:

@@ -77,7 +77,7 @@ class _Open:
         return Stream(
             attempt=self._attempt,
             source=reader,
-            head=ReplyHead(reader.status, self._provider.headers_down(reader.headers)),
+            head=ReplyHead(reader.status, reader.headers),
             events=reader.events,
             strips_usage=reader.events and not ask.wants_usage,
             changed=reader.changed,
@@ -214,7 +214,8 @@ class _Reader:
     def start(self, head: ReplyHead, /) -> None:
         """Take the head: its status and type say how the body is read."""
         self._attempt.record.headed_at = self._clock()
-        self.status, self.headers = head.status, head.headers
+        # Chosen here and not when the content comes: this is time that is waited for anyway.
+        self.status, self.headers = head.status, self._provider.headers_down(head.headers)
         kind = _value(head, b"content-type")
         coding = _value(head, b"content-encoding")
         if coding not in {b"", b"identity"}:
@@ -347,7 +348,7 @@ class _Reader:
     def _fail_with(self, verdict: Verdict, error: ProviderError, status: int) -> None:
         """Fail with the provider's own words."""
         provider = self._provider
-        headers = tuple(pair for pair in provider.headers_down(self.headers) if pair[0] != b"content-type")
+        headers = tuple(pair for pair in self.headers if pair[0] != b"content-type")
         self._settle(
             AttemptFailed(
                 verdict,
