@@ -191,9 +191,6 @@ def client_app(
 ) -> ASGIApp:
     """Give the app for the main port's cold routes."""
 
-    def described(name: str) -> dict[str, object]:
-        return {"id": name, "object": "model", "created": 0, "owned_by": "tidegate"}
-
     def identify(request: Request) -> None:
         arrival: Arrival = request.state.arrival
         identity = gate.identify(_headers(request))
@@ -201,14 +198,14 @@ def client_app(
 
     async def listing(request: Request) -> Response:
         identify(request)
-        return JSONResponse({"object": "list", "data": [described(name) for name in models]})
+        return JSONResponse({"object": "list", "data": [_described(name) for name in models]})
 
     async def one(request: Request) -> Response:
         identify(request)
         name = request.path_params["model"]
         if name not in models:
             raise Refused(UNKNOWN_MODEL, "no such model here; GET /v1/models lists them", param="model")
-        return JSONResponse(described(name))
+        return JSONResponse(_described(name))
 
     async def failed(request: Request, error: Exception) -> Response:
         fault = _fault(error)
@@ -240,6 +237,11 @@ def client_app(
     )
     app.router.redirect_slashes = False  # an API has one address for a thing
     return app
+
+
+def _described(name: str) -> dict[str, object]:
+    """Give a model as OpenAI lists it."""
+    return {"id": name, "object": "model", "created": 0, "owned_by": "tidegate"}
 
 
 def ops_app(health: Health, scrape: Callable[[str], tuple[bytes, str]]) -> ASGIApp:
