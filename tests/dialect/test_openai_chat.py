@@ -613,3 +613,15 @@ def test_the_official_client_reads_the_same_data_in_every_golden_stream() -> Non
 def test_a_plain_ask_needs_nothing_else_to_be_written() -> None:
     ask = Ask(model="m", stream=True, wants_usage=False, body=b'{"model":"m"}')
     assert DIALECT.write_request(ask, "m") == b'{"model":"m","stream_options":{"include_usage":true}}'
+
+
+@pytest.mark.parametrize(
+    ("data", "sight"),
+    [
+        (b'{"choices":[{"delta":{"content":"a"}}]}', Sight.CONTENT),
+        (b'{"choices":[{"delta":{"content":""}}]}', Sight.SILENT),
+        (b'{"choices":[{"delta":{"content":"a"}}],"error":{"message":"no"}}', Sight.ERROR),
+    ],
+)
+def test_a_first_text_is_content_unless_an_error_stands_beside_it(data: bytes, sight: Sight) -> None:
+    assert DIALECT.look(Frame(b"data: " + data + b"\n\n"))[0] is sight
