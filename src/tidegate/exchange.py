@@ -16,6 +16,9 @@ from tidegate.verdict import Fault, Verdict
 Path = Literal["raw", "spliced", "translated"]
 """The road bytes took: untouched, with members or frames exchanged, or through the event model."""
 
+Balance = Literal["round_robin", "weighted", "least_in_flight", "p2c_ewma", "sticky"]
+"""How a target is chosen among those of one priority."""
+
 GAP_BOUNDS_S: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 120.0)
 """Upper bounds, in seconds, of the buckets that inter-token gaps are counted in."""
 
@@ -52,11 +55,24 @@ class Timeouts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Target(Struct, frozen=True):
-    """Where a model's requests go: a provider's name, and the model's name there."""
+    """Where a model's requests go: a provider's name, and the model's name there.
+
+    Shape: `name` is the configured one, under which its state is kept where `model` came with the request; lower
+    `priority` is asked first; `max_streams` 0 is no limit.
+    """
 
     provider: str
     model: str
     timeouts: Timeouts = Timeouts()
+    name: str = ""
+    weight: int = 1
+    priority: int = 0
+    max_streams: int = 0
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What its state is kept under."""
+        return self.provider, self.name or self.model
 
 
 class Model(Struct, frozen=True):
@@ -64,6 +80,9 @@ class Model(Struct, frozen=True):
 
     name: str
     targets: tuple[Target, ...]
+    balance: Balance = "p2c_ewma"
+    sticky_by: str = "user"
+    hedge_after_s: float = 0.0
 
 
 class Identity(Struct, frozen=True):
@@ -76,7 +95,8 @@ class Identity(Struct, frozen=True):
 class Ask(Struct):
     """A client's request as far as the gateway needs it.
 
-    Holds: `body` is what the client sent, and is emptied once nobody will send it again.
+    Holds: `body` is what the client sent, and is emptied once nobody will send it again. Shape: `max_tokens` is 0 where
+    the client set no bound to the output; `user` is its own word for who asks.
     """
 
     model: str
@@ -84,6 +104,8 @@ class Ask(Struct):
     wants_usage: bool
     body: bytes
     choices: int = 1
+    max_tokens: int = 0
+    user: str = ""
 
 
 class Upload(Protocol):
@@ -95,7 +117,7 @@ class Upload(Protocol):
 
 
 class AttemptRecord(Struct):
-    """What one attempt did, for the log and the ledger.
+    """What one attempt did, for the log and the ledger. `hedge` says that it was made beside another.
 
     Shape: instants are 0.0 until they happen: the head, the first frame of any kind but a comment, the first content.
     """
@@ -110,6 +132,8 @@ class AttemptRecord(Struct):
     content_at: float = 0.0
     reused: bool = False
     verdict: Verdict | None = None
+    queued_s: float = 0.0
+    hedge: bool = False
 
 
 class Flowing(Struct):
@@ -135,7 +159,7 @@ class Outcome:
 
     __slots__ = (
         "attempts", "ended_at", "ending", "finish_reason", "flowing", "key_id", "model", "path",
-        "prompt_bytes", "received_at", "status", "stream", "tenant", "usage",
+        "prompt_bytes", "received_at", "served", "status", "stream", "tenant", "usage",
     )  # fmt: skip
 
     def __init__(self, received_at: float) -> None:
@@ -146,6 +170,7 @@ class Outcome:
         self.usage: Usage | None = None
         self.finish_reason = ""
         self.attempts: list[AttemptRecord] = []
+        self.served: AttemptRecord | None = None
         self.flowing = Flowing()
         self.path: Path = "raw"
         self.stream = False
@@ -177,20 +202,26 @@ class Arrival(Struct):
 
 
 class Admitted(Struct, frozen=True):
-    """A request that may run: who asks, what for, and which model it is."""
+    """A request that may run: who asks, what for, and which model it is.
+
+    Shape: `deadline` is the instant at which the whole exchange ends, 0.0 for never; `headers` go into its answer.
+    """
 
     arrival: Arrival
     identity: Identity
     ask: Ask
     model: Model
+    deadline: float = 0.0
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 class Attempt(Struct, frozen=True):
-    """One try at one target."""
+    """One try at one target. `again` says that the exchange has tried before, and goes first where others wait."""
 
     admitted: Admitted
     target: Target
     record: AttemptRecord
+    again: bool = False
 
 
 class ReplyHead(Struct, frozen=True):

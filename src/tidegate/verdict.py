@@ -67,11 +67,17 @@ TABLE: Final[dict[str, Verdict]] = {
         ("too_large", 413, _NEVER, False, "The body is larger than `server.max_body_bytes`."),
         ("media_type", 415, _NEVER, False, "The body is not `application/json`."),
         ("header_too_large", 431, _NEVER, False, "The head is larger than `server.max_header_bytes`."),
+        ("rate_limited", 429, _ANYWHERE, False, "A limit of `limits.rate` is used up; `Retry-After` says until when."),
+        ("too_many_failures", 429, _NEVER, False, "Too many keys that are not known came from this address."),
     ),
     **_rows(
         "refusal",
         Party.GATEWAY,
         ("draining", 503, _ANYWHERE, False, "This process is shutting down and takes no new work."),
+        ("connections_full", 503, _ANYWHERE, False, "`limits.max_connections`, or those of one address, are in use."),
+        ("overloaded", 503, _ANYWHERE, False, "`limits.max_buffered_bytes` are held for streams and requests."),
+        ("queue_full", 503, _ELSEWHERE, False, "All slots are in use, and `slots.max_queue` wait for one."),
+        ("queue_timeout", 503, _ELSEWHERE, False, "No slot came free within `slots.max_queue_wait`, or the deadline."),
     ),
     **_rows(
         "opening",
@@ -87,6 +93,7 @@ TABLE: Final[dict[str, Verdict]] = {
         ("dns_failed", 502, _NEVER, True, "The provider's host name does not resolve."),
         ("tls_failed", 502, _NEVER, True, "No trusted TLS connection to the provider could be made."),
         ("connect_timeout", 504, _ANYWHERE, True, "No connection within `timeouts.connect`."),
+        ("tls_timeout", 504, _ANYWHERE, True, "Connected, but no TLS handshake within `timeouts.connect`."),
         ("headers_timeout", 504, _ANYWHERE, True, "No response head within `timeouts.headers`."),
         ("first_token_timeout", 504, _ANYWHERE, True, "No content within `timeouts.first_token`."),
         (
@@ -96,12 +103,24 @@ TABLE: Final[dict[str, Verdict]] = {
             False,
             "The provider refused the gateway's own credentials (its 401 or 403).",
         ),
-        ("upstream_rate_limited", 429, _ELSEWHERE, False, "The provider answered 429."),
+        ("upstream_rate_limited", 429, _ANYWHERE, False, "The provider answered 429."),
         ("upstream_rejected", 400, _NEVER, False, "The provider refused the request; its own 4xx status is kept."),
-        ("upstream_failed", 502, _ANYWHERE, True, "The provider answered with a 5xx status, which is kept."),
+        ("upstream_failed", 502, _ANYWHERE, True, "The provider answered 5xx, 408 or 425; the status is kept."),
         ("error_frame", 502, _ANYWHERE, True, "An error object came in a 200 before any content."),
         ("empty_stream", 502, _ANYWHERE, True, "The stream ended without any frame."),
         ("bad_frame", 502, _ELSEWHERE, True, "What the provider sent is not HTTP, not a frame or above a limit."),
+    ),
+    **_rows(
+        "opening",
+        Party.GATEWAY,
+        ("breaker_open", 503, _ELSEWHERE, False, "The target failed too often, and is left alone for a while."),
+        (
+            "deadline_exceeded",
+            504,
+            _NEVER,
+            False,
+            "The whole exchange took longer than `server.request_timeout`, or the client's `x-request-timeout`.",
+        ),
     ),
     **_rows(
         "streaming",
@@ -110,7 +129,7 @@ TABLE: Final[dict[str, Verdict]] = {
         ("upstream_reset", 502, _ANYWHERE, True, "The provider's connection broke in mid-stream."),
         ("upstream_error_frame", 502, _ANYWHERE, True, "An error object came after content."),
         ("idle_timeout", 504, _ANYWHERE, True, "No frame within `timeouts.idle`."),
-        ("total_timeout", 504, _ELSEWHERE, True, "Not finished within `timeouts.total`, or `timeouts.response`."),
+        ("total_timeout", 504, _NEVER, True, "Not finished within `timeouts.total`, or `timeouts.response`."),
     ),
     **_rows(
         "streaming",
@@ -137,12 +156,21 @@ REQUEST_TIMEOUT: Final = TABLE["request_timeout"]
 TOO_LARGE: Final = TABLE["too_large"]
 MEDIA_TYPE: Final = TABLE["media_type"]
 HEADER_TOO_LARGE: Final = TABLE["header_too_large"]
+RATE_LIMITED: Final = TABLE["rate_limited"]
+TOO_MANY_FAILURES: Final = TABLE["too_many_failures"]
 DRAINING: Final = TABLE["draining"]
+CONNECTIONS_FULL: Final = TABLE["connections_full"]
+OVERLOADED: Final = TABLE["overloaded"]
+QUEUE_FULL: Final = TABLE["queue_full"]
+QUEUE_TIMEOUT: Final = TABLE["queue_timeout"]
+BREAKER_OPEN: Final = TABLE["breaker_open"]
+DEADLINE_EXCEEDED: Final = TABLE["deadline_exceeded"]
 CONNECT_REFUSED: Final = TABLE["connect_refused"]
 CONNECT_RESET: Final = TABLE["connect_reset"]
 DNS_FAILED: Final = TABLE["dns_failed"]
 TLS_FAILED: Final = TABLE["tls_failed"]
 CONNECT_TIMEOUT: Final = TABLE["connect_timeout"]
+TLS_TIMEOUT: Final = TABLE["tls_timeout"]
 HEADERS_TIMEOUT: Final = TABLE["headers_timeout"]
 FIRST_TOKEN_TIMEOUT: Final = TABLE["first_token_timeout"]
 PROVIDER_AUTH: Final = TABLE["provider_auth"]

@@ -2,10 +2,22 @@
 
 from msgspec import Struct
 
-from tidegate.admission.settings import AuthSettings, ModelSettings
+from tidegate.admission.settings import AuthSettings, LimitSettings, ModelSettings
+from tidegate.dispatch.settings import BreakerSettings, RetryBudgetSettings, RetrySettings, SlotSettings
 from tidegate.edge.settings import OpsSettings, ServerSettings
 from tidegate.observe.settings import ObserveSettings
-from tidegate.upstream.settings import ProviderSettings
+from tidegate.upstream.settings import ProviderSettings as UpstreamSettings
+
+
+class ProviderSettings(UpstreamSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One provider: where it is, and how attempts at it are made."""
+
+    retry: RetrySettings = RetrySettings()
+    retry_budget: RetryBudgetSettings = RetryBudgetSettings()
+    slots: SlotSettings = SlotSettings()
+    breaker: BreakerSettings = BreakerSettings()
+
+    __repr__ = UpstreamSettings.__repr__
 
 
 class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -16,4 +28,5 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     auth: AuthSettings = AuthSettings()
     providers: tuple[ProviderSettings, ...] = ()
     models: tuple[ModelSettings, ...] = ()
+    limits: LimitSettings = LimitSettings()
     observe: ObserveSettings = ObserveSettings()

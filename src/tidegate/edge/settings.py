@@ -28,8 +28,10 @@ class ServerSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     heartbeat_s: Duration = field(default=15.0, name="heartbeat")
     slow_client_timeout_s: Duration = field(default=30.0, name="slow_client_timeout")
     on_client_disconnect: Literal["cancel", "finish"] = "cancel"
+    request_timeout_s: Duration = field(default=1200.0, name="request_timeout")
     drain_delay_s: Duration = field(default=5.0, name="drain_delay")
     drain_timeout_s: Duration = field(default=30.0, name="drain_timeout")
+    trusted_proxies: tuple[str, ...] = ()
 
 
 class OpsSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

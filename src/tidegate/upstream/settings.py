@@ -16,12 +16,16 @@ class ConnectionSettings(Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class ProviderSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One provider: a row of `upstream/providers.py`, its address and its credentials."""
+    """One provider: a row of `upstream/providers.py`, its address and its credentials.
+
+    Shape: `api_key_file` is read anew when it changes, for keys that are rotated; it excludes `api_key`.
+    """
 
     name: str
     kind: Literal["openai", "mock"]
     base_url: str = ""
     api_key: Secret = Secret("")
+    api_key_file: str = ""
     ca_file: str = ""
     headers: dict[str, Secret] = field(default_factory=dict)
     timeouts: Timeouts = Timeouts()
