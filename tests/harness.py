@@ -10,7 +10,7 @@ import msgspec
 import uvloop
 
 from tidegate.assemble import Tidegate
-from tidegate.config import Config
+from tidegate.config import Config, filled
 from tidegate.ledger.ledger import Entry
 from tidegate.mock.server import MockProvider
 
@@ -27,20 +27,26 @@ def run(work: Callable[[], Coroutine[Any, Any, None]], timeout_s: float = 60.0) 
     uvloop.run(bounded())
 
 
-def make_config(base_url: str, **sections: Mapping[str, Any]) -> Config:
+ONCE: dict[str, Any] = {"retry": {"max_attempts": 1}, "breaker": {"failures": 0, "ratio": 0}}
+"""One attempt, and no memory of failures: what tests of anything but these want."""
+
+
+def make_config(base_url: str, **sections: Any) -> Config:
     """Give a Config for one provider `main` and the model `mock`. Shape: sections by their YAML names, plain values.
 
-    `provider` overrides members of the one provider, `models` replaces the list.
+    `provider` overrides members of the one provider, `providers` and `models` replace the lists; what a provider leaves
+    out is as the one provider has it, and there is one attempt where a test does not say otherwise. Counts, seconds and bytes are plain numbers.
     """
-    provider = {"name": "main", "kind": "mock", "base_url": base_url, "api_key": "sk-upstream-secret"}
+    provider = {"name": "main", "kind": "mock", "base_url": base_url, "api_key": "sk-upstream-secret", **ONCE}
     plain = {
         "server": {"port": 0, **sections.get("server", {})},
         "ops": {"listen": "127.0.0.1:0"},
         "auth": sections.get("auth", {}),
-        "providers": [{**provider, **sections.get("provider", {})}],
+        "providers": [{**provider, **given} for given in sections.get("providers", [sections.get("provider", {})])],
         "models": sections.get("models", [{"name": "mock", "targets": [{"provider": "main", "model": "mock"}]}]),
+        "limits": sections.get("limits", {}),
     }
-    return msgspec.convert(plain, Config)
+    return msgspec.convert(filled(plain), Config)
 
 
 class Running:

@@ -3,28 +3,38 @@
 import asyncio
 import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from random import Random
 
 import structlog
 
 from tidegate import __version__
+from tidegate.admission import store
+from tidegate.admission.address import Proxies
 from tidegate.admission.admission import Admission
 from tidegate.admission.catalogue import Catalogue
-from tidegate.admission.identity import gate
+from tidegate.admission.crowd import Crowd
+from tidegate.admission.identity import Door, gate
+from tidegate.admission.memory import MemoryGuard, Reader
+from tidegate.admission.rates import Rates
 from tidegate.config import Config
 from tidegate.dialect.openai_chat import OpenAIChat
+from tidegate.dispatch.breaker import BreakerState, breaking
 from tidegate.dispatch.deadlines import deadlines
+from tidegate.dispatch.fleet import Fleet, ProviderRules, waiting_and_used
+from tidegate.dispatch.route import Router
 from tidegate.dispatch.service import Service
-from tidegate.dispatch.turn import directing
+from tidegate.dispatch.slots import slotting
+from tidegate.dispatch.turn import Rules, directing
 from tidegate.edge.cold import COLD_ROUTES, UvicornHost, client_app, ops_app
 from tidegate.edge.connection import Connection, Edge
 from tidegate.edge.listener import Listener, tls_context
-from tidegate.exchange import GAP_BOUNDS_S, Admitted, Attempt, Client, Ending, Outcome, Stream
+from tidegate.exchange import GAP_BOUNDS_S, Admitted, Attempt, Client, Ending, Model, Outcome, Stream
 from tidegate.gateway import Gateway
 from tidegate.ledger.ledger import Ledger, LogStore, MemoryStore, MetricsStore, Names
 from tidegate.observe.metrics import Metrics
 from tidegate.relay.relay import Relay, RelayRules
-from tidegate.tasks import together
+from tidegate.tasks import Tasks, together
 from tidegate.upstream.dial import Dialer, Origin
 from tidegate.upstream.opening import Opening
 from tidegate.upstream.pool import Pool
@@ -61,12 +71,19 @@ class Tidegate:
         }
         self.health = Health(self)
         self.rules = self._rules()
-        guard, catalogue = gate(config.auth), self._catalogue()
-        admission = Admission(guard, catalogue, DIALECTS, lambda: self.edge.closing)
-        self.gateway = Gateway(admission, self._dispatch(), self._relay, self.ledger, self.clock)
+        self._chance = Random()  # noqa: S311 (spreads load and waits; guards nothing)
+        self._hedges = Tasks()
+        self._opening = Opening(self.providers, self.metrics, self.clock)
+        catalogue = self._catalogue()
+        self.fleet = self._fleet(catalogue.models)
+        self._door = Door(gate(config.auth), self.clock, self._chance.random)
+        self._memory = self._guard()
+        self.crowd = self._crowd()
+        self.admission = self._admission(catalogue)
+        self.gateway = Gateway(self.admission, self._dispatch(), self._relay, self.ledger, self.clock)
         self._cold = UvicornHost(
             client_app(
-                gate=guard,
+                gate=self._door,
                 models=catalogue.names,
                 dialect=FALLBACK,
                 hot_paths=tuple(HOT_ROUTES),
@@ -81,6 +98,7 @@ class Tidegate:
             routes={path.encode(): (route, DIALECTS[route]) for path, route in HOT_ROUTES.items()},
             fallback=FALLBACK,
             cold=self._cold,
+            join=self.crowd.join,
             clock=self.clock,
         )
         self._listener = Listener(lambda: Connection(self.edge), tls_context(config.server.tls))
@@ -91,6 +109,7 @@ class Tidegate:
             routes={},
             fallback=FALLBACK,
             cold=self._ops,
+            join=Crowd().join,
             clock=self.clock,
         )
         self._ops_listener = Listener(lambda: Connection(self._ops_edge))
@@ -125,9 +144,40 @@ class Tidegate:
     def _catalogue(self) -> Catalogue:
         providers = self._config.providers
         return Catalogue(
-            self._config.models,
-            {settings.name: settings.timeouts for settings in providers},
-            frozenset(settings.name for settings in providers if settings.kind == "mock"),
+            self._config.models, frozenset(settings.name for settings in providers if settings.kind == "mock")
+        )
+
+    def _crowd(self) -> Crowd:
+        limits = self._config.limits
+        proxies = Proxies(self._config.server.trusted_proxies)
+        return Crowd(limits.max_connections, limits.max_connections_per_ip, proxies)
+
+    def _guard(self) -> MemoryGuard:
+        return MemoryGuard(
+            self._config.limits.max_buffered_bytes,
+            self._config.server.max_body_bytes,
+            held=self.buffered_bytes,
+            readers=self._readers,
+            chance=self._chance.random,
+            log=structlog.get_logger(),
+        )
+
+    def _readers(self) -> Iterable[Reader]:
+        return self.gateway.relays()
+
+    def _admission(self, catalogue: Catalogue) -> Admission:
+        rules = self._config.limits.rate
+        rates = Rates(rules, store.MemoryStore(self.clock), self._chance.random, self.metrics.rate_limited)
+        return Admission(
+            door=self._door,
+            catalogue=catalogue,
+            dialects=DIALECTS,
+            draining=lambda: self.edge.closing,
+            memory=self._memory,
+            rates=rates if rules else None,
+            request_timeout_s=self._config.server.request_timeout_s,
+            clock=self.clock,
+            chance=self._chance.random,
         )
 
     def _provider(self, settings: ProviderSettings, proxy: str) -> Provider:
@@ -136,11 +186,36 @@ class Tidegate:
         return Provider(settings, pool, origin.authority, AGENT)
 
     def _dispatch(self) -> Service[Admitted]:
-        """Give the stack, outermost first: turn › opening deadlines › opening."""
-        service: Service[Attempt] = Opening(self.providers, self.metrics, self.clock)
-        for layer in (deadlines(self.clock),):
+        """Give the stack, outermost first: turn › slots › breaker permit › opening deadlines › opening."""
+        service: Service[Attempt] = self._opening
+        fleet, chance = self.fleet, self._chance
+        for layer in (
+            deadlines(self.clock),
+            breaking(fleet.breaker_of, self.clock, chance),
+            slotting(fleet.slots_of, self.metrics, self.clock, chance),
+        ):
             service = layer(service)
-        return directing(self.clock)(service)
+        rules = Rules(Router(fleet, chance), self.metrics, self._hedges, chance, self.clock, time.time)
+        return directing(rules)(service)
+
+    def _fleet(self, models: Iterable[Model]) -> Fleet:
+        rules = [
+            ProviderRules(
+                name=settings.name,
+                host=Origin.of(settings.base_url).authority,
+                retry=settings.retry,
+                retry_budget=settings.retry_budget,
+                slots=settings.slots,
+                breaker=settings.breaker,
+            )
+            for settings in self._config.providers
+        ]
+        targets = [target for model in models for target in model.targets]
+        return Fleet(rules, targets, now=self.clock(), on_breaker=self._breaker_changed)
+
+    def _breaker_changed(self, key: tuple[str, str], state: BreakerState) -> None:
+        self.metrics.breaker_changed(*key, state.name.lower())
+        structlog.get_logger().warning("breaker", provider=key[0], model=key[1], state=state.name.lower())
 
     def _relay(self, client: Client, stream: Stream, outcome: Outcome) -> Relay:
         return Relay(client, stream, outcome, self.rules)
@@ -150,14 +225,36 @@ class Tidegate:
         self.metrics.watch_buffered(self.buffered_bytes)
         for name, provider in self.providers.items():
             self.metrics.watch_upstream(name, provider.pool.counts)
+        self.metrics.watch(
+            "tidegate_breaker_state",
+            "0 closed, 1 half open, 2 open.",
+            ("provider", "model"),
+            lambda: ((key, state.breaker.state(self.clock())) for key, state in self.fleet.states.items()),
+        )
+        self.metrics.watch(
+            "tidegate_retry_budget_available",
+            "Extra attempts that can be paid for.",
+            ("provider", "host"),
+            lambda: ((key, budget.available(self.clock())) for key, budget in self.fleet.budgets.items()),
+        )
+        self.metrics.watch(
+            "tidegate_slots", "Slots in use, and attempts that wait for one.", ("provider", "state"), self._slots
+        )
+
+    def _slots(self) -> Iterable[tuple[tuple[str, str], float]]:
+        for name in self.providers:
+            waiting, in_use = waiting_and_used(self.fleet.slots, name)
+            yield (name, "in_use"), in_use
+            yield (name, "waiting"), waiting
 
     def connections(self) -> int:
         """Give the clients' connections."""
         return len(self.edge.connections) + self._cold.connections
 
     def buffered_bytes(self) -> int:
-        """Give the bytes held for all clients."""
-        return sum(connection.held() for connection in self.edge.connections)
+        """Give the bytes held for all clients: what they sent, what they have not taken, what is held back for a verdict."""
+        unsent = sum(connection.held() for connection in self.edge.connections)
+        return unsent + self.admission.held() + self._opening.held() + sum(relay.held() for relay in self.gateway.relays())
 
     async def start(self, *, shared: bool = False) -> tuple[int, int]:
         """Listen; gives the port, and the ops port or 0. Errors: PortBusyError.
@@ -175,6 +272,7 @@ class Tidegate:
             except BaseException:
                 self._listener.close()
                 raise
+        self._memory.start()
         return port, ops_port
 
     async def stop(self, *, delay_s: float | None = None) -> None:
@@ -207,11 +305,13 @@ class Tidegate:
         await self._cold.wait_closed(max(until - self.clock(), 0.0) or 0.01)
 
     async def _close(self) -> None:
+        self._memory.stop()
         self._ops_listener.close()
         self._ops.shut_down()
         for connection in (*self.edge.connections, *self._ops_edge.connections):
             connection.abort()
         await self.edge.tasks.close()
+        await self._hedges.close()
         for provider in self.providers.values():
             provider.pool.close()
         await self._listener.wait_closed()
@@ -246,6 +346,7 @@ class Health:
             "exchanges_in_flight": len(tidegate.gateway),
             "utilisation": round(used / descriptors, 4),
             "buffered_bytes": tidegate.buffered_bytes(),
+            "unique_ips": tidegate.crowd.addresses,
             "providers": {
                 name: {
                     "reachable": pool.reachable,

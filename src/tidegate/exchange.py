@@ -111,20 +111,25 @@ class Ask(Struct):
 class Upload(Protocol):
     """A request's body on its way in."""
 
-    async def read(self) -> bytes:
-        """Give the whole body. Errors: Refused (too_large, request_timeout, bad_request)."""
+    async def read(self, within_s: float = 0.0) -> bytes:
+        """Give the whole body. Shape: waits for it no longer than `within_s`, unless that is 0.0.
+
+        Errors: Refused (too_large, request_timeout, deadline_exceeded, bad_request).
+        """
         ...
 
 
 class AttemptRecord(Struct):
-    """What one attempt did, for the log and the ledger. `hedge` says that it was made beside another.
+    """What one attempt did, for the log and the ledger.
 
     Shape: instants are 0.0 until they happen: the head, the first frame of any kind but a comment, the first content.
+    `hedge` says that it was made beside another, `securing` that a TLS handshake has begun.
     """
 
     provider: str
     model: str
     started_at: float
+    ended_at: float = 0.0
     connected_at: float = 0.0
     sent_at: float = 0.0
     headed_at: float = 0.0
@@ -133,6 +138,7 @@ class AttemptRecord(Struct):
     reused: bool = False
     verdict: Verdict | None = None
     queued_s: float = 0.0
+    securing: bool = False
     hedge: bool = False
 
 

@@ -1,7 +1,7 @@
 """One exchange from arrival to record, on one page; and the set of those that are live."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -38,6 +38,14 @@ class Relaying(Protocol):
         """End it from outside."""
         ...
 
+    def held(self) -> int:
+        """Give the bytes that came and were not passed on yet."""
+        ...
+
+    def backlog(self) -> tuple[int, float]:
+        """Give the bytes that the client has not taken, and for how many seconds it has taken none."""
+        ...
+
 
 class Recording(Protocol):
     """Writes down what each exchange came to."""
@@ -68,6 +76,7 @@ class Gateway:
         self._ledger = ledger
         self._clock = clock
         self._live: dict[Outcome, Client | Relaying] = {}
+        self._relays: dict[Outcome, Relaying] = {}
         self._log = structlog.get_logger()
 
     def __len__(self) -> int:
@@ -84,7 +93,7 @@ class Gateway:
                 self._admission.admit(arrival) as admitted,
                 self._dispatch.open(admitted) as stream,
             ):
-                relay = self._live[outcome] = self._relaying(client, stream, outcome)
+                relay = self._live[outcome] = self._relays[outcome] = self._relaying(client, stream, outcome)
                 await relay.run()
         except Fault as fault:
             self._refuse(outcome, client, fault)
@@ -96,6 +105,7 @@ class Gateway:
             self._refuse(outcome, client, Fault(BUG, "the gateway failed; its log has the request id"))
         finally:
             del self._live[outcome]
+            self._relays.pop(outcome, None)
             self._ledger.record(arrival, outcome)
 
     def refuse(self, arrival: Arrival, fault: Fault) -> None:
@@ -103,6 +113,10 @@ class Gateway:
         self._ledger.started(arrival)
         arrival.outcome.end(Ending(fault.verdict, fault.message), self._clock(), fault.status)
         self._ledger.record(arrival, arrival.outcome)
+
+    def relays(self) -> Iterable[Relaying]:
+        """Give the streams that are open now."""
+        return tuple(self._relays.values())
 
     def end_all(self, ending: Ending) -> None:
         """End whatever is live, each with an answer or an error frame."""

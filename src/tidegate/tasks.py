@@ -18,9 +18,14 @@ class Tasks:
 
     def start(self, work: Coroutine[Any, Any, object]) -> None:
         """Start a task that this owner holds until it ends."""
+        self.spawn(work)  # type: ignore[unused-awaitable]
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Start a task as `start` does, and give it to who will wait for it."""
         task = asyncio.get_running_loop().create_task(work)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
+        return task
 
     async def close(self) -> None:
         """Cancel what runs and wait until it is over."""

@@ -28,7 +28,7 @@ class Body:
         self.body = body
         self.asked = False
 
-    async def read(self) -> bytes:
+    async def read(self, within_s: float = 0.0) -> bytes:
         self.asked = True
         return self.body
 

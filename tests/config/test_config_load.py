@@ -7,12 +7,12 @@ import yaml
 from config_fields import ALL_FIELDS
 from config_files import DIGEST, GOOD, read
 
-from tidegate.config import Config, ConfigError, load, load_demo
+from tidegate.config import Config, ConfigError, filled, load, load_demo
 from tidegate.config.decode import shape
 
 THIS_FILE = str(Path(__file__))
 
-# How each setting is written, and what it comes to; no two are alike, so that none can land in another's place.
+# How each setting is written, and what it comes to; no two of one kind are alike, so that none can land in another's place.
 SAMPLES: dict[str, tuple[object, object]] = {
     "server.host": ("127.0.0.7", "127.0.0.7"),
     "server.port": (8081, 8081),
@@ -26,8 +26,10 @@ SAMPLES: dict[str, tuple[object, object]] = {
     "server.heartbeat": ("14s", 14.0),
     "server.slow_client_timeout": ("16s", 16.0),
     "server.on_client_disconnect": ("finish", "finish"),
+    "server.request_timeout": ("25m", 1500.0),
     "server.drain_delay": ("250ms", 0.25),
     "server.drain_timeout": ("17s", 17.0),
+    "server.trusted_proxies[]": ("10.1.0.0/16", "10.1.0.0/16"),
     "ops.listen": ("[::1]:9999", "[::1]:9999"),
     "auth.mode": ("keys", "keys"),
     "auth.keys[].id": ("alice", "alice"),
@@ -37,6 +39,7 @@ SAMPLES: dict[str, tuple[object, object]] = {
     "providers[].kind": ("mock", "mock"),
     "providers[].base_url": ("https://example.com/v2/", "https://example.com/v2"),
     "providers[].api_key": ("sk-sample", "sk-sample"),
+    "providers[].api_key_file": ("", ""),  # there is a key already
     "providers[].ca_file": (f"//{THIS_FILE}", f"//{THIS_FILE}"),
     "providers[].headers.*": ("sample", "sample"),
     "providers[].timeouts.connect": ("18s", 18.0),
@@ -47,10 +50,47 @@ SAMPLES: dict[str, tuple[object, object]] = {
     "providers[].timeouts.response": ("23s", 23.0),
     "providers[].connections.max": (24, 24),
     "providers[].connections.idle": ("0", 0.0),
+    "providers[].retry.max_attempts": (3, 3),
+    "providers[].retry.initial_delay": ("101ms", 0.101),
+    "providers[].retry.max_delay": ("1.5s", 1.5),
+    "providers[].retry.max_retry_after": ("9s", 9.0),
+    "providers[].retry_budget.rate_per_second": (2.5, 2.5),
+    "providers[].retry_budget.burst": (4, 4.0),
+    "providers[].retry_budget.ratio": (0.125, 0.125),
+    "providers[].slots.max_streams": (401, 401),
+    "providers[].slots.max_queue": (402, 402),
+    "providers[].slots.max_queue_wait": ("8s", 8.0),
+    "providers[].breaker.failures": (403, 403),
+    "providers[].breaker.ratio": (0.75, 0.75),
+    "providers[].breaker.min_calls": (404, 404),
+    "providers[].breaker.window": ("3m", 180.0),
+    "providers[].breaker.open_for": ("4m", 240.0),
+    "providers[].breaker.probes": (405, 405),
+    "providers[].breaker.successes": (406, 406),
     "models[].name": ("big", "big"),
     "models[].aliases[]": ("large", "large"),
+    "models[].balance": ("sticky", "sticky"),
+    "models[].sticky_by": ("X-Session", "x-session"),
+    "models[].hedge.after": ("700ms", 0.7),
     "models[].targets[].provider": ("far", "far"),
     "models[].targets[].model": ("big-2", "big-2"),
+    "models[].targets[].weight": (501, 501),
+    "models[].targets[].priority": (502, 502),
+    "models[].targets[].max_streams": (503, 503),
+    "models[].targets[].timeouts.connect": ("31s", 31.0),
+    "models[].targets[].timeouts.headers": ("32s", 32.0),
+    "models[].targets[].timeouts.first_token": ("33s", 33.0),
+    "models[].targets[].timeouts.idle": ("34s", 34.0),
+    "models[].targets[].timeouts.total": ("35s", 35.0),
+    "models[].targets[].timeouts.response": ("36s", 36.0),
+    "limits.max_connections": (601, 601),
+    "limits.max_connections_per_ip": (602, 602),
+    "limits.max_buffered_bytes": ("603MiB", 603 * 1024 * 1024),
+    "limits.rate[].by": ("tenant", "tenant"),
+    "limits.rate[].requests_per_minute": (604, 604),
+    "limits.rate[].burst": (605, 605),
+    "limits.rate[].tokens_per_minute": (606, 606),
+    "limits.rate[].max_streams": (607, 607),
     "observe.log": ("json", "json"),
 }
 
@@ -76,7 +116,7 @@ def pick(settings: Any, path: str) -> object:
             continue
         field = next(field for field in msgspec.structs.fields(settings) if field.encode_name == bare)
         settings = getattr(settings, field.name)
-        settings = settings[0] if bare != name else settings
+        settings = next(iter(settings), None) if bare != name else settings
     return settings
 
 
@@ -88,11 +128,14 @@ def test_every_setting_of_the_file_reaches_its_field(tmp_path: Path) -> None:
     tree: dict[str, Any] = {}
     for path, (written, _) in SAMPLES.items():
         plant(tree, path, written)
+    tree["models"][0]["targets"].append({"provider": "far"})  # a hedge needs a second one
     config = read(tmp_path, yaml.safe_dump(tree)).config
     assert {path: pick(config, path) for path in SAMPLES} == {path: value for path, (_, value) in SAMPLES.items()}
 
 
-@pytest.mark.parametrize("path", [path for path in SAMPLES if path.startswith(("server.", "ops.", "observe."))])
+@pytest.mark.parametrize(
+    "path", [path for path in SAMPLES if path.startswith(("server.", "ops.", "observe.", "limits.max"))]
+)
 def test_what_is_left_out_is_the_default_and_no_sample_is_one(tmp_path: Path, path: str) -> None:
     default = pick(read(tmp_path, GOOD).config, path)
     assert default == pick(Config(), path)
@@ -159,3 +202,72 @@ def test_a_broken_file_of_this_directory_is_not_passed_over(tmp_path: Path, monk
 def test_a_field_of_a_kind_that_no_file_can_hold_is_refused_by_its_type() -> None:
     with pytest.raises(TypeError, match="complex"):
         shape(complex)
+
+
+TWO = """
+providers:
+  - {name: a, kind: mock, timeouts: {idle: 7s, first_token: 8s}}
+  - {name: b, kind: mock}
+models:
+  - name: gpt
+    targets:
+      - {provider: a, timeouts: {first_token: 5s, total: 0}}
+      - {provider: b}
+      - {provider: a, model: other}
+"""
+
+
+def test_a_targets_timeouts_that_are_left_out_are_its_providers(tmp_path: Path) -> None:
+    config = read(tmp_path, TWO).config
+    defaults = config.providers[1].timeouts
+    partly, plain, whole = (target.timeouts for target in config.models[0].targets)
+    assert (partly.first_token_s, partly.total_s, partly.idle_s) == (5.0, 0.0, 7.0)
+    assert partly.headers_s == defaults.headers_s
+    assert plain == defaults
+    assert whole == config.providers[0].timeouts
+
+
+def test_plain_values_are_filled_in_as_a_file_is() -> None:
+    plain: dict[str, Any] = {
+        "providers": [{"name": "a", "kind": "mock", "timeouts": {"idle": 7.0}, "base_url": "http://h/v1/"}],
+        "models": [{"name": "m", "targets": [{"provider": "a", "timeouts": {"total": 3.0}}, {"provider": "nobody"}]}],
+    }
+    config = msgspec.convert(filled(plain), Config)
+    first, second = config.models[0].targets
+    assert (first.timeouts.idle_s, first.timeouts.total_s, first.timeouts.connect_s) == (7.0, 3.0, 10.0)
+    assert second.timeouts.idle_s == 30.0
+    assert config.providers[0].base_url == "http://h/v1"
+    assert plain["providers"][0]["timeouts"] == {"idle": 7.0}
+
+
+def test_a_number_of_the_environment_is_read_as_one_of_the_file_is(tmp_path: Path) -> None:
+    text = GOOD.replace("sk-1", "sk-1, retry_budget: {ratio: '${RATIO}', burst: '${BURST:-2.5}'}")
+    budget = read(tmp_path, text, {"RATIO": "0.3"}).config.providers[0].retry_budget
+    assert (budget.ratio, budget.burst) == (0.3, 2.5)
+
+
+def test_a_key_can_come_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("sk-from-a-file\n", encoding="utf-8")
+    provider = read(tmp_path, GOOD.replace("api_key: sk-1", f"api_key_file: {file}")).config.providers[0]
+    assert (provider.api_key, provider.api_key_file) == ("", str(file))
+    assert read(tmp_path, GOOD.replace("api_key: sk-1", f"api_key: '', api_key_file: {file}")).config.providers
+
+
+@pytest.mark.parametrize("proxy", ["10.0.0.0/8", "127.0.0.1", "::1", "2001:db8::/32", "10.0.0.0/255.0.0.0"])
+def test_a_trusted_proxy_is_an_address_or_a_network(tmp_path: Path, proxy: str) -> None:
+    config = read(tmp_path, f"{GOOD}server: {{trusted_proxies: ['{proxy}']}}\n").config
+    assert config.server.trusted_proxies == (proxy,)
+
+
+def test_a_prefix_can_stand_for_many_models_and_its_targets_for_the_rest_of_the_name(tmp_path: Path) -> None:
+    text = """
+        providers: [{name: main, kind: mock}, {name: far, kind: mock}]
+        models:
+          - {name: openai/*, targets: [{provider: main}, {provider: far, model: 'x-*'}, {provider: far}]}
+          - {name: openai/gpt, targets: [{provider: main}]}
+          - {name: any/*, aliases: [any], targets: [{provider: main, model: one}]}
+        """
+    first, second, third = read(tmp_path, text).config.models
+    assert [target.model for target in first.targets] == ["", "x-*", ""]
+    assert (second.name, third.aliases) == ("openai/gpt", ("any",))

@@ -1,19 +1,20 @@
 from pathlib import Path
 
 import pytest
-from config_files import DIGEST, GOOD, refused, told
+from config_files import DIGEST, GOOD, read, refused, told
 
 from tidegate.config import ConfigError, Mistake, load
 
 UPPER = DIGEST.upper()
+CANARY = "sk-canary-7f3a91"
 
 # What is added to a good file of four lines, and the whole of what is said about it.
 SECTIONS = [
     ("sever: {}", "5: sever: unknown key; did you mean 'server'?"),
-    ("limits: {}", "5: limits: unknown key; known here: server, ops, auth, providers, models, observe"),
+    ("metrics: {}", "5: metrics: unknown key; known here: server, ops, auth, providers, models, limits, observe"),
     ("server: {prot: 1}", "5: server.prot: unknown key; did you mean 'port'?"),
     ("server:\n  tls:\n    cret: ''", "7: server.tls.cret: unknown key; did you mean 'cert'?"),
-    ('"a b\\n": 1', "5: 'a b\\n': unknown key; known here: server, ops, auth, providers, models, observe"),
+    ('"a b\\n": 1', "5: 'a b\\n': unknown key; known here: server, ops, auth, providers, models, limits, observe"),
     ("server: 5", "5: server: expected a mapping of settings, got a number"),
     ("server: []", "5: server: expected a mapping of settings, got a list"),
     ("server: {port: abc}", "5: server.port: expected a whole number that is not negative, got 'abc'"),
@@ -42,6 +43,35 @@ SECTIONS = [
      "5: server.tls.cert: there is no file '/nowhere.pem'\n5: server.tls.key: there is no file '/nokey.pem'"),
     ("server:\n  tls:\n    cert: /dev/../etc/passwd", "7: server.tls.key: required, as cert is set"),
     ("server:\n  tls:\n    key: /etc/passwd\n    cert: ''", "8: server.tls.cert: required, as key is set"),
+    ("server: {request_timeout: 20}",
+     "5: server.request_timeout: expected a duration such as 250ms, 30s, 5m or 1h, got '20'; add a unit, for example '20s'"),
+    ("server: {trusted_proxies: 10.0.0.1}", "5: server.trusted_proxies: expected a list, got text"),
+    ("server: {trusted_proxies: [10]}", "5: server.trusted_proxies[0]: expected text, got a number; put it in quotes"),
+    ("server: {trusted_proxies: [10.0.0.1, 10.0.0.1/8]}",
+     "5: server.trusted_proxies[1]: expected an address or a network such as 10.0.0.0/8, got '10.0.0.1/8'; did you mean '10.0.0.0/8'?"),
+    ("server:\n  trusted_proxies:\n    - lb.internal\n    - ''\n    - 10.0.0.0/33",
+     ("7: server.trusted_proxies[0]: expected an address or a network such as 10.0.0.0/8, got 'lb.internal'\n"
+     "8: server.trusted_proxies[1]: expected an address or a network such as 10.0.0.0/8, got ''\n"
+     "9: server.trusted_proxies[2]: expected an address or a network such as 10.0.0.0/8, got '10.0.0.0/33'")),
+    ("limits: {max_conections: 1}", "5: limits.max_conections: unknown key; did you mean 'max_connections'?"),
+    ("limits: {max_connections: -1}",
+     "5: limits.max_connections: expected a whole number that is not negative, got '-1'"),
+    ("limits: {max_buffered_bytes: 512}",
+     "5: limits.max_buffered_bytes: expected a size such as 512B, 64KiB, 20MiB or 1GiB, got '512'; add a unit, for example '512B'"),
+    ("limits: {rate: {by: ip}}", "5: limits.rate: expected a list, got a mapping"),
+    ("limits: {rate: [{by: user, max_streams: 1}]}",
+     "5: limits.rate[0].by: expected key or ip or model or tenant, got 'user'"),
+    ("limits: {rate: [{max_streams: 1}]}", "5: limits.rate[0].by: required, but not there"),
+    ("limits:\n  rate:\n  - {by: ip}",
+     "7: limits.rate[0]: expected a limit: requests_per_minute, tokens_per_minute or max_streams"),
+    ("limits:\n  rate:\n  - {by: ip, requests_per_minute: 0, burst: 5}",
+     "7: limits.rate[0]: expected a limit: requests_per_minute, tokens_per_minute or max_streams"),
+    ("limits:\n  rate:\n  - {by: ip, tokens_per_minute: 9, burst: 5}",
+     "7: limits.rate[0].requests_per_minute: required, as burst is set"),
+    ("limits:\n  rate:\n  - {by: ip, max_streams: 9}\n  - {by: ip, requests_per_minute: 5}\n  - {by: key, max_streams: 1}",
+     "8: limits.rate[1].by: this kind of rule is taken by limits.rate[0].by on line 7"),
+    ("limits: {rate: [{by: ip, requests_per_minute: '5'}]}",
+     "5: limits.rate[0].requests_per_minute: expected a whole number that is not negative, got '5'; leave out the quotes"),
     ("ops: {listen: 9464}", "5: ops.listen: expected text, got a number; put it in quotes"),
     ("ops: {listen: localhost}", "5: ops.listen: expected host:port, or '' for none, got 'localhost'"),
     ("ops: {listen: 'x:70000'}", "5: ops.listen: expected host:port, or '' for none, got 'x:70000'"),
@@ -73,8 +103,40 @@ PROVIDERS = [
      "4: providers[0].timeouts.idle: expected a duration such as 250ms, 30s, 5m or 1h, got 'abc'"),
     ("kind: mock\n    connections: {max: -1}",
      "4: providers[0].connections.max: expected a whole number that is not negative, got '-1'"),
-    ("kind: mock\n    retry: {}",
-     "4: providers[0].retry: unknown key; known here: name, kind, base_url, api_key, ca_file, headers, timeouts, connections"),
+    ("kind: mock\n    quota: {}",
+     ("4: providers[0].quota: unknown key; known here: name, kind, base_url, api_key, api_key_file, ca_file, headers, timeouts, "
+     "connections, retry, retry_budget, slots, breaker")),
+    ("kind: openai\n    api_key_file: /nowhere.key", "4: providers[0].api_key_file: there is no file '/nowhere.key'"),
+    ("kind: mock\n    api_key_file: /etc/passwd",
+     "4: providers[0].api_key_file: expected a file that holds a key of visible ASCII characters alone"),
+    ("kind: mock\n    api_key_file: /dev/null", "4: providers[0].api_key_file: there is no file '/dev/null'"),
+    ("kind: openai\n    api_key: ''\n    api_key_file: ''",
+     "4: providers[0].api_key: required for kind openai, unless base_url is on this machine"),
+    ("kind: mock\n    retry: {max_attemps: 2}", "4: providers[0].retry.max_attemps: unknown key; did you mean 'max_attempts'?"),
+    ("kind: mock\n    retry: {max_attempts: 0}",
+     "4: providers[0].retry.max_attempts: expected at least 1, the first attempt included; 1 is no retry"),
+    ("kind: mock\n    retry: {initial_delay: 250}",
+     "4: providers[0].retry.initial_delay: expected a duration such as 250ms, 30s, 5m or 1h, got '250'; add a unit, for example '250s'"),
+    ("kind: mock\n    retry_budget: {ratio: '0.2'}",
+     "4: providers[0].retry_budget.ratio: expected a number such as 0.2 or 5 that is not negative, got '0.2'; leave out the quotes"),
+    ("kind: mock\n    retry_budget: {ratio: .2, burst: .inf, rate_per_second: -1}",
+     ("4: providers[0].retry_budget.ratio: expected a number such as 0.2 or 5 that is not negative, got '.2'; did you mean '0.2'?\n"
+     "4: providers[0].retry_budget.burst: expected a number such as 0.2 or 5 that is not negative, got '.inf'\n"
+     "4: providers[0].retry_budget.rate_per_second: expected a number such as 0.2 or 5 that is not negative, got '-1'")),
+    ("kind: mock\n    retry_budget: {ratio: 1e400, burst: , rate_per_second: []}",
+     ("4: providers[0].retry_budget.ratio: expected a number such as 0.2 or 5 that is not negative, got '1e400'\n"
+     "4: providers[0].retry_budget.burst: expected a number such as 0.2 or 5 that is not negative, got nothing\n"
+     "4: providers[0].retry_budget.rate_per_second: expected a number such as 0.2 or 5 that is not negative, got a list")),
+    ("kind: mock\n    slots: {max_streams: 1.5}",
+     "4: providers[0].slots.max_streams: expected a whole number that is not negative, got '1.5'"),
+    ("kind: mock\n    breaker: {ratio: 1.1}", "4: providers[0].breaker.ratio: expected a part of all calls, from 0 to 1, got '1.1'"),
+    ("kind: mock\n    breaker: {probes: 0, successes: 0, open_for: 0}",
+     ("4: providers[0].breaker.open_for: expected more than 0, as the breaker is on; failures: 0 and ratio: 0 switch the breaker off\n"
+     "4: providers[0].breaker.probes: expected more than 0, as the breaker is on; failures: 0 and ratio: 0 switch the breaker off\n"
+     "4: providers[0].breaker.successes: expected more than 0, as the breaker is on; failures: 0 and ratio: 0 switch the breaker off")),
+    ("kind: mock\n    breaker: {failures: 0, window: 0, min_calls: 0}",
+     ("4: providers[0].breaker.window: expected more than 0, as ratio is judged by it; ratio: 0 is off\n"
+     "4: providers[0].breaker.min_calls: expected more than 0, as ratio is judged by it; ratio: 0 is off")),
     ("kind: mock\n    ca_file: /nowhere.pem", "4: providers[0].ca_file: there is no file '/nowhere.pem'"),
     ("kind: mock\n    api_key: 5", "4: providers[0].api_key: expected text, got a number; put it in quotes"),
     ('kind: mock\n    api_key: "a\\n"',
@@ -116,9 +178,49 @@ PROVIDERS = [
 MODELS = [
     ("name: ''\n    targets: [{provider: main}]", "4: models[0].name: required, but empty"),
     ("name: m", "4: models[0].targets: required, but not there"),
-    ("name: m\n    targets: []", "5: models[0].targets: expected one target, got 0"),
+    ("name: m\n    targets: []", "5: models[0].targets: expected at least one target"),
     ("name: m\n    targets:", "5: models[0].targets: required, but empty"),
-    ("name: m\n    targets: [{provider: main}, {provider: main}]", "5: models[0].targets: expected one target, got 2"),
+    ("name: m\n    targets: [{provider: main}, {provider: main}]",
+     "5: models[0].targets[1]: the same provider and model as models[0].targets[0] on line 5"),
+    ("name: m\n    targets:\n    - {provider: main, weight: 2}\n    - {provider: main, model: n}\n    - {provider: main, model: m}",
+     "8: models[0].targets[2]: the same provider and model as models[0].targets[0] on line 6"),
+    ("name: m/*\n    targets: [{provider: main}, {provider: main, model: '*'}]",
+     "5: models[0].targets[1]: the same provider and model as models[0].targets[0] on line 5"),
+    ("name: m\n    balance: random\n    targets: [{provider: main}]",
+     "5: models[0].balance: expected round_robin or weighted or least_in_flight or p2c_ewma or sticky, got 'random'"),
+    ("name: m\n    balance: stiky\n    targets: [{provider: main}]",
+     "5: models[0].balance: expected round_robin or weighted or least_in_flight or p2c_ewma or sticky, got 'stiky'; did you mean 'sticky'?"),
+    ("name: m\n    sticky_by: ''\n    targets: [{provider: main}]",
+     "5: models[0].sticky_by: expected user or the name of a header, got ''"),
+    ("name: m\n    sticky_by: 'x y'\n    targets: [{provider: main}]",
+     "5: models[0].sticky_by: expected user or the name of a header, got 'x y'"),
+    ("name: m\n    sticky_by: Authorization\n    targets: [{provider: main}]",
+     "5: models[0].sticky_by: expected a header that carries no credential"),
+    ("name: m\n    hedge: {after: 1s}\n    targets: [{provider: main}]",
+     "5: models[0].hedge.after: expected a second target to hedge with, there is but one"),
+    ("name: m\n    hedge: {after: 800}\n    targets: [{provider: main}]",
+     "5: models[0].hedge.after: expected a duration such as 250ms, 30s, 5m or 1h, got '800'; add a unit, for example '800s'"),
+    ("name: m\n    targets: [{provider: main, weight: 0}]",
+     "5: models[0].targets[0].weight: expected a weight above 0 for one target of priority 0 at least"),
+    (("name: m\n    targets:\n    - {provider: main}\n    - {provider: main, model: b, priority: 1, weight: 0}\n"
+     "    - {provider: main, model: c, priority: 1, weight: 0}\n    - {provider: main, model: d, weight: 0}"),
+     "7: models[0].targets[1].weight: expected a weight above 0 for one target of priority 1 at least"),
+    ("name: m\n    targets: [{provider: main, timeouts: {idel: 1s, total: 5}}]",
+     ("5: models[0].targets[0].timeouts.idel: unknown key; did you mean 'idle'?\n"
+     "5: models[0].targets[0].timeouts.total: expected a duration such as 250ms, 30s, 5m or 1h, got '5'; add a unit, for example '5s'")),
+    *((f"name: '{name}'\n    targets: [{{provider: main}}]",
+       f"4: models[0].name: expected '*' only at the end and after a slash, such as openai/*, got '{name}'")
+      for name in ("*", "/*", "gpt-*", "*/gpt", "a/*/b", "a/**", "a/*/*")),
+    ("name: a/*\n    aliases: [b]\n    targets: [{provider: main, model: c}, {provider: main}]",
+     "5: models[0].aliases[0]: no rest of a name comes with an alias, and a target wants one for its '*'"),
+    ("name: m\n    hedge: {after: 1s}\n    targets: [{provider: main}, {provider: main, model: b, weight: 0}]",
+     "5: models[0].hedge.after: expected a second target to hedge with, there is but one"),
+    ("name: a/*\n    aliases: ['b/*']\n    targets: [{provider: main}]",
+     "5: models[0].aliases[0]: expected an alias without '*', got 'b/*'"),
+    ("name: m\n    targets: [{provider: main, model: 'x/*'}]",
+     "5: models[0].targets[0].model: '*' stands for the rest of a name, and the name 'm' has none"),
+    ("name: a/*\n    targets: [{provider: main, model: '*-*'}]",
+     "5: models[0].targets[0].model: expected '*' once: it stands for the whole rest of the name"),
     ("name: m\n    targets: {provider: main}", "5: models[0].targets: expected a list, got a mapping"),
     ("name: m\n    targets: main", "5: models[0].targets: expected a list, got text"),
     ("name: m\n    targets: [main]", "5: models[0].targets[0]: expected a mapping of settings, got text"),
@@ -183,10 +285,15 @@ def test_all_mistakes_are_told_at_once_in_the_order_of_lines(tmp_path: Path) -> 
             kind: openai
             api_key: ${MISSING}
             timeouts: {idle: 30, total: soon}
+            retry: {max_attempts: 0}
+            retry_budget: {ratio: half}
+            breaker: {ratio: 2, probes: 0}
           - {name: main, kind: mock}
         models:
           - {name: a, targets: [{provider: other}]}
           - {name: a, targets: []}
+          - {name: b/*, sticky_by: cookie, hedge: {after: 1s}, targets: [{provider: main, weight: 0, model: '**'}]}
+        limits: {max_connections: many, rate: [{by: ip}]}
         observe: {log: loud}
         """
     mistakes = refused(tmp_path, text)
@@ -197,12 +304,105 @@ def test_all_mistakes_are_told_at_once_in_the_order_of_lines(tmp_path: Path) -> 
         (9, "providers[0].api_key"),
         (10, "providers[0].timeouts.idle"),
         (10, "providers[0].timeouts.total"),
-        (11, "providers[1].name"),
-        (13, "models[0].targets[0].provider"),
-        (14, "models[1].name"),
-        (14, "models[1].targets"),
-        (15, "observe.log"),
+        (11, "providers[0].retry.max_attempts"),
+        (12, "providers[0].retry_budget.ratio"),
+        (13, "providers[0].breaker.ratio"),
+        (13, "providers[0].breaker.probes"),
+        (14, "providers[1].name"),
+        (16, "models[0].targets[0].provider"),
+        (17, "models[1].name"),
+        (17, "models[1].targets"),
+        (18, "models[2].sticky_by"),
+        (18, "models[2].targets[0].model"),
+        (18, "models[2].targets[0].weight"),
+        (18, "models[2].hedge.after"),
+        (19, "limits.max_connections"),
+        (19, "limits.rate[0]"),
+        (20, "observe.log"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("model", "path"),
+    [
+        ("{name: '${NO}', targets: [{provider: main}, {provider: main, model: 'x-*'}]}", "name"),
+        ("{name: m, targets: [{provider: main}, 5], hedge: {after: 1s}}", "targets[1]"),
+        ("{name: m, targets: 5, hedge: {after: 1s}}", "targets"),
+        ("{name: m, targets: [{provider: main, model: 5}, {provider: main, model: 6}]}", "targets[0].model targets[1].model"),
+        ("{name: m, targets: [{provider: [], weight: 1}, {provider: [], weight: x}]}",
+         "targets[0].provider targets[1].provider targets[1].weight"),
+        ("{name: m, targets: [{provider: main, weight: 0}, {provider: main, model: n, priority: x}]}", "targets[1].priority"),
+        ("{name: m, targets: [{provider: main}], hedge: 5, sticky_by: 5, balance: 5, aliases: [5]}",
+         "hedge sticky_by balance aliases[0]"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_model_brings_no_others_about(tmp_path: Path, model: str, path: str) -> None:
+    text = f"providers: [{{name: main, kind: mock}}]\nmodels: [{model}]\n"
+    assert {mistake.path for mistake in refused(tmp_path, text)} == {f"models[0].{name}" for name in path.split()}
+
+
+@pytest.mark.parametrize(
+    ("members", "path"),
+    [
+        ("breaker: 5, retry: 5, slots: [], retry_budget: x", "breaker retry slots retry_budget"),
+        ("breaker: {failures: 0, ratio: x}", "breaker.ratio"),
+        ("breaker: {probes: x}, retry: {max_attempts: x}", "breaker.probes retry.max_attempts"),
+        ("api_key: 5, api_key_file: /nowhere", "api_key api_key_file"),
+        ("api_key_file: 5, kind: openai", "api_key_file"),
+    ],
+)
+def test_a_mistake_in_a_provider_brings_no_others_about(tmp_path: Path, members: str, path: str) -> None:
+    kind = "" if "kind" in members else ", kind: mock"
+    text = f"providers: [{{name: main{kind}, {members}}}]\nmodels: [{{name: m, targets: [{{provider: main}}]}}]\n"
+    assert {mistake.path for mistake in refused(tmp_path, text)} == {f"providers[0].{name}" for name in path.split()}
+
+
+def test_a_mistake_in_a_rate_brings_no_others_about(tmp_path: Path) -> None:
+    rules = "{by: ip, requests_per_minute: x, burst: 5}, {by: [], max_streams: 1}, {by: '', max_streams: 1}, 5"
+    mistakes = refused(tmp_path, f"{GOOD}limits: {{rate: [{rules}]}}\n")
+    assert [mistake.path for mistake in mistakes] == [
+        "limits.rate[0].requests_per_minute", "limits.rate[1].by", "limits.rate[2].by", "limits.rate[3]",
+    ]  # fmt: skip
+
+
+def test_a_key_and_a_file_for_it_are_one_too_many(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text(CANARY, encoding="utf-8")
+    text = GOOD.replace("sk-1", f"sk-1, api_key_file: {file}")
+    assert told(tmp_path, refused(tmp_path, text)) == [
+        "tidegate.yaml:2: providers[0].api_key_file: api_key is set as well; expected one of the two"
+    ]
+
+
+@pytest.mark.parametrize("content", ["", "\n", f"{CANARY} and more", f"{CANARY}\n{CANARY}", f"é{CANARY}"])
+def test_a_key_file_that_holds_no_key_is_refused_and_what_it_holds_is_not_repeated(
+    tmp_path: Path, content: str
+) -> None:
+    file = tmp_path / "key"
+    file.write_text(content, encoding="utf-8")
+    (mistake,) = refused(tmp_path, GOOD.replace("api_key: sk-1", f"api_key_file: {file}"))
+    assert mistake.path == "providers[0].api_key_file"
+    assert mistake.problem == "expected a file that holds a key of visible ASCII characters alone"
+    assert "canary" not in str(mistake)
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that fails when it is read")
+def test_a_key_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    (mistake,) = refused(tmp_path, GOOD.replace("api_key: sk-1", "api_key_file: /proc/self/mem"))
+    assert mistake.problem == "the file cannot be read: Input/output error"
+
+
+def test_a_breaker_that_is_off_may_say_anything_else(tmp_path: Path) -> None:
+    off = "sk-1, breaker: {failures: 0, ratio: 0, probes: 0, successes: 0, open_for: 0, window: 0, min_calls: 0}"
+    assert read(tmp_path, GOOD.replace("sk-1", off)).config.providers[0].breaker.probes == 0
+    in_a_row = "sk-1, breaker: {ratio: 0, window: 0, min_calls: 0}"
+    assert read(tmp_path, GOOD.replace("sk-1", in_a_row)).config.providers[0].breaker.failures == 5
+
+
+def test_a_network_from_a_variable_is_not_repeated(tmp_path: Path) -> None:
+    (mistake,) = refused(tmp_path, GOOD + "server: {trusted_proxies: ['${NET}']}\n", {"NET": "10.86.42.1/8"})
+    assert "10.86" not in str(mistake)
+    assert "10.0.0.0/8'?" not in str(mistake)
 
 
 def test_a_provider_whose_name_is_in_doubt_is_not_reported_missing(tmp_path: Path) -> None:
@@ -254,9 +454,6 @@ def test_a_mistake_reads_as_file_line_path_problem_and_hint() -> None:
     assert str(Mistake("a.yaml", 0, "", "bad")) == "a.yaml: bad"
     error = ConfigError([Mistake("a.yaml", 1, "x", "bad"), Mistake("a.yaml", 2, "y", "worse")])
     assert str(error) == "a.yaml:1: x: bad\na.yaml:2: y: worse"
-
-
-CANARY = "sk-canary-7f3a91"
 
 
 @pytest.mark.parametrize(

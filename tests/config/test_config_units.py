@@ -2,7 +2,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate.config.units import UnitError, count, duration_s, size_bytes, written_duration, written_size
+from tidegate.config.units import (
+    UnitError,
+    count,
+    duration_s,
+    number,
+    size_bytes,
+    written_duration,
+    written_number,
+    written_size,
+)
 
 DECIMALS = st.decimals(min_value=0, max_value=8760, places=9, allow_nan=False).map(lambda number: f"{number:f}")
 
@@ -87,6 +96,58 @@ def test_a_count_is_plain_digits(text: str) -> None:
     with pytest.raises(UnitError):
         count(text)
     assert count("8080") == 8080
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("0", 0.0), ("5", 5.0), ("0.2", 0.2), ("5.0", 5.0), ("123456789.000001", 123456789.000001)]
+)
+def test_a_number_is_digits_with_or_without_a_fraction(text: str, value: float) -> None:
+    assert number(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("-1", ""),
+        ("-0", ""),
+        ("+1", ""),
+        ("nan", ""),
+        (".nan", ""),
+        ("inf", ""),
+        (".inf", ""),
+        ("1e400", ""),
+        ("1e3", ""),
+        ("5.", ""),
+        (".5", "did you mean '0.5'?"),
+        ("0,5", "did you mean '0.5'?"),
+        ("010", ""),
+        ("1_000", ""),
+        ("20%", ""),
+        ("0x10", ""),
+        ("", ""),
+        ("9" * 16, ""),
+        ("٣", ""),
+    ],
+)
+def test_what_is_no_plain_number_is_refused_with_a_hint(text: str, hint: str) -> None:
+    with pytest.raises(UnitError) as caught:
+        number(text)
+    assert caught.value.expected == "a number such as 0.2 or 5 that is not negative"
+    assert caught.value.hint == hint
+
+
+@given(st.integers(0, 10**15 - 1), st.integers(0, 15), st.data())
+def test_a_written_number_reads_as_the_same_number(whole: int, places: int, data: st.DataObject) -> None:
+    fraction = data.draw(st.integers(0, 10**places - 1))
+    value = number(f"{whole}.{fraction:0{places}d}" if places else str(whole))
+    assert number(written_number(value)) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(5.0, "5"), (0.2, "0.2"), (0.0, "0"), (0.00001, "0.00001"), (10.25, "10.25")]
+)
+def test_a_number_is_written_as_a_person_would(value: float, text: str) -> None:
+    assert written_number(value) == text
 
 
 @given(DECIMALS, st.sampled_from(["ms", "s", "m", "h"]))

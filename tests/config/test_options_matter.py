@@ -354,7 +354,7 @@ async def late(pieces: tuple[bytes, ...], *, scheme: str = "http", stream: bool 
 
 def test_providers_timeouts_connect_bounds_connecting_with_tls() -> None:
     async def work() -> None:
-        assert await late((), scheme="https", connect=0.1) == "connect_timeout"
+        assert await late((), scheme="https", connect=0.1) == "tls_timeout"
 
     run(work)
 

@@ -17,7 +17,7 @@ CALLS_AN_EVENT = 12
 """Calls of our own functions that one paced event may cost: there were 9 when this was written."""
 END_OF_BODY = 1
 """The last chunk is a write of its own, which the loop sends together with the one before it."""
-DECODING = ("OpenAIChat.notice", "OpenAIChat.look", "_object", "_value", "split")
+DECODING = ("OpenAIChat.notice", "OpenAIChat.look", "object_of", "value_of", "split")
 
 Measured = Counter[str]
 

@@ -201,7 +201,7 @@ class Never:
 
 
 class NoBody:
-    async def read(self) -> bytes:
+    async def read(self, within_s: float = 0.0) -> bytes:
         return b""
 
 

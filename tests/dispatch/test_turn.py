@@ -26,7 +26,7 @@ from tidegate.verdict import COMPLETED, DNS_FAILED, AttemptFailed
 
 
 class NoBody:
-    async def read(self) -> bytes:
+    async def read(self, within_s: float = 0.0) -> bytes:
         return b""
 
 

@@ -305,7 +305,7 @@ def test_without_an_ops_address_there_is_no_ops_listener() -> None:
 
 
 class BrokenGate:
-    def identify(self, headers: Mapping[bytes, bytes], /) -> Identity:
+    def identify(self, headers: Mapping[bytes, bytes], address: str, /) -> Identity:
         raise RuntimeError("a secret that nobody should read")
 
 
@@ -332,7 +332,7 @@ class Ill:
 @asynccontextmanager
 async def serving(app: ASGIApp) -> AsyncIterator[int]:
     host = UvicornHost(app)
-    listener = Listener(host)
+    listener = Listener(lambda: host("127.0.0.1", lambda: None))
     try:
         yield listener.open("127.0.0.1", 0)
     finally:
@@ -376,7 +376,7 @@ def test_a_cold_answer_in_work_is_waited_for_and_idle_connections_close() -> Non
             await send({"type": "http.response.body", "body": b""})
 
         host = UvicornHost(app)
-        listener = Listener(host)
+        listener = Listener(lambda: host("127.0.0.1", lambda: None))
         port = listener.open("127.0.0.1", 0)
         async with connect(port) as busy, connect(port) as idle:
             await busy.send(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n")

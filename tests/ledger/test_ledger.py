@@ -33,7 +33,7 @@ class Clock:
 
 
 class NoUpload:
-    async def read(self) -> bytes:
+    async def read(self, within_s: float = 0.0) -> bytes:
         return b"prompt-canary"
 
 

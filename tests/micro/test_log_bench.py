@@ -14,7 +14,7 @@ from tidegate.verdict import COMPLETED
 
 
 class NoUpload:
-    async def read(self) -> bytes:
+    async def read(self, within_s: float = 0.0) -> bytes:
         return b""
 
 

@@ -254,7 +254,8 @@ def test_a_record_names_the_key_by_its_id_and_the_log_leaves_the_tenant_out(tmp_
 def write(folder: Path) -> Path:
     """Write a configuration whose secrets come from the environment, in front of nobody."""
     provider = {**PROVIDER, "api_key": "${PROVIDER_KEY}", "base_url": "http://127.0.0.1:1/v1"}
-    mocked = {**PROVIDER, "name": "mocked", "kind": "mock"}
+    (folder / "key").write_text(PROVIDER_KEY, encoding="utf-8")
+    mocked = {**PROVIDER, "name": "mocked", "kind": "mock", "api_key": "", "api_key_file": str(folder / "key")}
     models = [*MODELS, {"name": "play", "targets": [{"provider": "mocked", "model": "mock"}]}]
     return write_config(folder, auth=AUTH, providers=[provider, mocked], models=models)
 

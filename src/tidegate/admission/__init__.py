@@ -1,1 +1,1 @@
-"""May it run? Identity, and the catalogue of models."""
+"""May it run? Connections, memory, identity, rates, deadlines, and the catalogue of models."""

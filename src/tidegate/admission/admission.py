@@ -1,63 +1,140 @@
 """May it run? Checked in the order of what costs least; nothing is spent before a refusal."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from types import TracebackType
+from typing import Final
 
+from tidegate.admission import deadline
 from tidegate.admission.catalogue import Catalogue
-from tidegate.admission.identity import Gate
+from tidegate.admission.identity import Door
+from tidegate.admission.memory import MemoryGuard
+from tidegate.admission.rates import Rates, Reservation
 from tidegate.dialect import Dialect
-from tidegate.exchange import Admitted, Arrival
-from tidegate.verdict import DRAINING, MEDIA_TYPE, Refused
+from tidegate.exchange import Admitted, Arrival, Identity
+from tidegate.kernel.backoff import retry_after
+from tidegate.verdict import DEADLINE_EXCEEDED, DRAINING, MEDIA_TYPE, Refused
+
+DRAIN_RETRY_S: Final = 1.0
 
 
 class Admission:
-    """Turns an Arrival into an Admitted, or refuses it."""
+    """Turns an Arrival into an Admitted, or refuses it. Holds: the exchanges that it let in, until they are over."""
 
     def __init__(
-        self, gate: Gate, catalogue: Catalogue, dialects: Mapping[str, Dialect], draining: Callable[[], bool]
+        self,
+        *,
+        door: Door,
+        catalogue: Catalogue,
+        dialects: Mapping[str, Dialect],
+        draining: Callable[[], bool],
+        memory: MemoryGuard,
+        rates: Rates | None,
+        request_timeout_s: float,
+        clock: Callable[[], float],
+        chance: Callable[[], float],
     ) -> None:
-        self._gate = gate
-        self._catalogue = catalogue
-        self._dialects = dialects
-        self._draining = draining
+        self.door = door
+        self.catalogue = catalogue
+        self.dialects = dialects
+        self.draining = draining
+        self.memory = memory
+        self.rates = rates
+        self.request_timeout_s = request_timeout_s
+        self.clock = clock
+        self.chance = chance
+        self.inside: set[_Admit] = set()
 
     def admit(self, arrival: Arrival) -> "_Admit":
         """Give the context in which an exchange may run. Errors: Refused, on entry."""
         return _Admit(self, arrival)
 
-    async def check(self, arrival: Arrival) -> Admitted:
-        """Decide over the head, then read and decide over the body. Errors: Refused."""
-        if self._draining():
-            raise Refused(DRAINING, headers=((b"retry-after", b"1"),))
-        identity = self._gate.identify(arrival.headers)
-        outcome = arrival.outcome
-        outcome.key_id, outcome.tenant = identity.key_id, identity.tenant
-        kind = arrival.headers.get(b"content-type")
-        if kind is not None and not _is_json(kind):
-            raise Refused(MEDIA_TYPE, "send the body as 'Content-Type: application/json'")
-        body = await arrival.body.read()
-        ask = self._dialects[arrival.route].read_request(body)
-        outcome.stream = ask.stream
-        outcome.prompt_bytes = len(body)
-        model = self._catalogue.find(ask.model)
-        outcome.model = model.name
-        return Admitted(arrival=arrival, identity=identity, ask=ask, model=model)
+    def held(self) -> int:
+        """Give the bytes of the bodies that are kept, to be sent once more if need be."""
+        return sum(admitted.held() for admitted in self.inside)
 
 
 class _Admit:
-    __slots__ = ("_admission", "_arrival")
+    """Holds: what the exchange has reserved, until it is over."""
+
+    __slots__ = ("_admission", "_admitted", "_arrival", "_length", "_reservation")
 
     def __init__(self, admission: Admission, arrival: Arrival) -> None:
         self._admission = admission
         self._arrival = arrival
+        self._admitted: Admitted | None = None
+        self._reservation: Reservation | None = None
+        self._length = int(arrival.headers.get(b"content-length", b"0"))
+
+    def held(self) -> int:
+        """Give the bytes of the kept body."""
+        return len(self._admitted.ask.body) if self._admitted is not None else 0
 
     async def __aenter__(self) -> Admitted:
-        return await self._admission.check(self._arrival)
+        inside = self._admission.inside
+        inside.add(self)
+        try:
+            identity, until = await self._check_head()
+            self._admitted = await self._check_body(identity, until)
+        except BaseException:
+            inside.discard(self)
+            raise
+        return self._admitted
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Give nothing back: identity and catalogue hold nothing."""
+        """Give back what is held."""
+        self._admission.inside.discard(self)
+        if self._reservation is not None:
+            # What cancels an opening and is not converted further in is the client's leaving, or a shutdown.
+            cancelled = kind is not None and issubclass(kind, asyncio.CancelledError)
+            await self._reservation.settle(self._arrival.outcome, cancelled=cancelled)
+
+    async def _check_head(self) -> tuple[Identity, float]:
+        """Decide over the head; gives who asks, and until when. Errors: Refused."""
+        admission, arrival = self._admission, self._arrival
+        headers, outcome = arrival.headers, arrival.outcome
+        if admission.draining():
+            raise Refused(DRAINING, headers=(retry_after(DRAIN_RETRY_S, admission.chance()),))
+        admission.memory.judge(self._length)
+        identity = admission.door.identify(headers, arrival.peer)
+        outcome.key_id, outcome.tenant = identity.key_id, identity.tenant
+        seconds = deadline.allowed_s(admission.request_timeout_s, headers.get(deadline.HEADER))
+        kind = headers.get(b"content-type")
+        if kind is not None and not _is_json(kind):
+            raise Refused(MEDIA_TYPE, "send the body as 'Content-Type: application/json'")
+        if admission.rates is not None:
+            await admission.rates.look(arrival, identity)
+        return identity, outcome.received_at + seconds if seconds else 0.0
+
+    async def _check_body(self, identity: Identity, until: float) -> Admitted:
+        """Read the body and decide over it. Errors: Refused."""
+        admission, arrival = self._admission, self._arrival
+        body = await self._read(until)
+        ask = admission.dialects[arrival.route].read_request(body)
+        outcome = arrival.outcome
+        outcome.stream = ask.stream
+        outcome.prompt_bytes = len(body)
+        model = admission.catalogue.find(ask.model)
+        outcome.model = model.name
+        headers: tuple[tuple[bytes, bytes], ...] = ()
+        if admission.rates is not None:
+            # Last, so that nothing can be refused after it is spent.
+            reservation = self._reservation = await admission.rates.take(arrival, identity, model, ask)
+            headers = reservation.headers
+        return Admitted(arrival=arrival, identity=identity, ask=ask, model=model, deadline=until, headers=headers)
+
+    async def _read(self, until: float) -> bytes:
+        body, memory = self._arrival.body, self._admission.memory
+        left_s = until - self._admission.clock() if until else 0.0
+        if left_s < 0.0:
+            raise Refused(DEADLINE_EXCEEDED)
+        memory.expect(self._length)
+        try:
+            return await body.read(left_s)
+        finally:
+            memory.came(self._length)
 
 
 def _is_json(kind: bytes) -> bool:

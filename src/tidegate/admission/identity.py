@@ -3,12 +3,18 @@
 import hashlib
 import hmac
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
+from tidegate.admission.address import group
 from tidegate.admission.settings import AuthSettings
+from tidegate.admission.store import Buckets, Charge, Limit
 from tidegate.exchange import Identity
-from tidegate.verdict import UNAUTHENTICATED, Refused
+from tidegate.kernel.backoff import retry_after
+from tidegate.verdict import TOO_MANY_FAILURES, UNAUTHENTICATED, Refused
+
+FAILURES_PER_MINUTE: Final = 20
+_FAILURES: Final = Limit.per_minute("failures", "ip", "requests", FAILURES_PER_MINUTE)
 
 _HEADERS: Final = (b"x-api-key", b"api-key", b"x-goog-api-key")
 _KEY: Final = re.compile(rb"[!-~]{8,256}")
@@ -55,6 +61,30 @@ class KeyGate:
         if found is None or not hmac.compare_digest(found[0], digest):
             raise Refused(UNAUTHENTICATED, "the API key is not known")
         return found[1]
+
+
+class Door:
+    """A gate that tells addresses with many failing attempts to wait. A good key from there still passes.
+
+    Holds: a count for each address that failed within the last minute, bounded as the store's are.
+    """
+
+    def __init__(self, gate: Gate, clock: Callable[[], float], chance: Callable[[], float]) -> None:
+        self._gate = gate
+        self._clock = clock
+        self._chance = chance
+        self._failures = Buckets()
+
+    def identify(self, headers: Mapping[bytes, bytes], address: str, /) -> Identity:
+        """Give who asks. Errors: Refused (unauthenticated, too_many_failures)."""
+        try:
+            return self._gate.identify(headers)
+        except Refused as fault:
+            level = self._failures.take(Charge(_FAILURES, group(address), 1), self._clock())
+            if not level.wait_s:
+                raise
+            wait = retry_after(level.wait_s, self._chance())
+            raise Refused(TOO_MANY_FAILURES, headers=(wait,)) from fault
 
 
 def gate(settings: AuthSettings) -> Gate:

@@ -115,6 +115,19 @@ def mock(
 
 
 @app.command()
+def explain(
+    model: Annotated[str, typer.Argument(help="The name that a client would ask for.")], config: ConfigPath = None
+) -> None:
+    """Say what becomes of a request for a model: the layers, the targets, and what each verdict would do.
+
+    Example:  tidegate explain gpt-4o-mini -c tidegate.yaml
+    """
+    from tidegate.cli import explanation, serving
+
+    raise typer.Exit(explanation.explain(serving.load(config, os.environ, {}).config, model))
+
+
+@app.command()
 def check(config: ConfigPath = None) -> None:
     """Check a configuration and print what it comes to, secrets masked.
 

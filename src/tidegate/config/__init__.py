@@ -8,25 +8,26 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-from msgspec import Struct, structs
+from msgspec import Struct
 
 from tidegate.config import environment, rules
 from tidegate.config.decode import Decoder, Place
 from tidegate.config.environment import proxy_of
+from tidegate.config.filling import filled
 from tidegate.config.mistakes import At, ConfigError, Mistake, Mistakes
 from tidegate.config.rules import is_loopback, split_address
-from tidegate.config.settings import Config
-from tidegate.config.show import render, warnings
+from tidegate.config.settings import Config, ProviderSettings
+from tidegate.config.show import render
 from tidegate.config.tree import MAX_BYTES, Node, from_flag, override, parse
-from tidegate.upstream.settings import ProviderSettings
+from tidegate.config.units import written_duration
+from tidegate.config.unwise import warnings
 
 __all__ = (
-    "DEFAULT_FILE", "Config", "ConfigError", "Loaded", "Mistake", "is_loopback", "load", "load_demo", "proxy_of", "render",
-    "split_address", "warnings",
+    "DEFAULT_FILE", "Config", "ConfigError", "Loaded", "Mistake", "ProviderSettings", "filled", "is_loopback", "load",
+    "load_demo", "proxy_of", "render", "split_address", "warnings", "written_duration",
 )  # fmt: skip
 
 DEFAULT_FILE: Final = "tidegate.yaml"
-_BASE_URLS: Final = {"openai": "https://api.openai.com/v1"}
 
 
 class Loaded(Struct, frozen=True):
@@ -80,24 +81,9 @@ def _settle(root: Node, overrides: Mapping[str, str], mistakes: Mistakes) -> Con
     plain = decoder.read(Config, root, Place())
     rules.check(decoder.seen, mistakes)
     mistakes.check()
-    return _resolve(msgspec.convert(plain, Config))
+    return msgspec.convert(filled(plain), Config)
 
 
 def _flag(path: str) -> str:
     """Give the flag that sets a path: `--port` for `server.port`, `--ops-listen` for `ops.listen`."""
     return "--" + path.removeprefix("server.").replace(".", "-").replace("_", "-")
-
-
-def _resolve(config: Config) -> Config:
-    """Give the settings with what follows from others filled in, in the one spelling that the rooms expect."""
-    keys = tuple(structs.replace(key, sha256=key.sha256.lower()) for key in config.auth.keys)
-    return structs.replace(
-        config,
-        auth=structs.replace(config.auth, keys=keys),
-        providers=tuple(map(_resolve_provider, config.providers)),
-    )
-
-
-def _resolve_provider(provider: ProviderSettings) -> ProviderSettings:
-    url = provider.base_url or _BASE_URLS.get(provider.kind, "")
-    return structs.replace(provider, base_url=url.rstrip("/"))

@@ -11,7 +11,7 @@ from msgspec import Struct, structs
 from tidegate.config import units
 from tidegate.config.mistakes import At, Mistakes, did_you_mean
 from tidegate.config.tree import Broken, Leaf, Node, Rows, Table, below
-from tidegate.kernel.units import COUNT, DURATION, SIZE, Secret
+from tidegate.kernel.units import COUNT, DURATION, NUMBER, SIZE, Secret
 
 FAILED: Final = object()
 """Stands for a value whose mistake is noted."""
@@ -20,7 +20,10 @@ _UNITS: Final[Mapping[str, Callable[[str], float]]] = {
     DURATION: units.duration_s,
     SIZE: units.size_bytes,
     COUNT: units.count,
+    NUMBER: units.number,
 }
+_BARE: Final = frozenset({COUNT, NUMBER})
+"""Units whose values are numbers to YAML, too: in quotes they are text, and a slip."""
 _PLAIN: Final[Mapping[Any, str]] = {str: "text", Secret: "secret"}
 _COMPOUND: Final[Mapping[Any, tuple[str, int | None]]] = {
     Literal: ("choice", None),
@@ -42,6 +45,34 @@ class Spot(Struct, frozen=True):
     path: str
     node: Node
     value: Any
+
+    @property
+    def shown(self) -> str:
+        """What a message may say the value is."""
+        return self.node.shown if isinstance(self.node, Leaf) else "a value"
+
+    @property
+    def where(self) -> str:
+        """Its path, and its line where it has one."""
+        return f"{self.path} on line {self.node.at.line}" if self.node.at.line else self.path
+
+    def member(self, name: str) -> "Spot":
+        """Give a mapping's member. Shape: one left out, or noted as a mistake, is None, and the former is at the mapping."""
+        value = self.value.get(name) if isinstance(self.value, dict) else None
+        node = self.node.entries.get(name, self.node) if isinstance(self.node, Table) else self.node
+        return Spot(below(self.path, name), node, None if value is FAILED else value)
+
+    def items(self) -> "list[Spot]":
+        """Give a list's members. Shape: one that is noted as a mistake is None."""
+        rows = self.node.items if isinstance(self.node, Rows) else ()
+        return [
+            Spot(f"{self.path}[{i}]", row, None if value is FAILED else value)
+            for i, (row, value) in enumerate(zip(rows, self.value or (), strict=False))
+        ]
+
+
+Seen = Mapping[str, list[Spot]]
+"""All that was read, by the pattern of its path (`providers[].name`)."""
 
 
 class Place(Struct, frozen=True):
@@ -173,7 +204,7 @@ class Decoder:
         except units.UnitError as error:
             expected, hint = error.expected, "" if node.hidden else error.hint
         else:
-            if unit != COUNT or node.kind != "text":
+            if unit not in _BARE or node.kind != "text":
                 return value
             expected, hint = units.EXPECTED[unit], "leave out the quotes"
         self._mistakes.add(node.at, place.path, f"expected {expected}, got {node.shown}", hint)

@@ -2,17 +2,18 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from tidegate.config.decode import FAILED, Spot
-from tidegate.config.mistakes import Mistakes, did_you_mean
-from tidegate.config.tree import Node, Table, below
+from tidegate.config.bounds import check_attempts, check_rates
+from tidegate.config.decode import FAILED, Seen, Spot
+from tidegate.config.mistakes import Mistakes
+from tidegate.config.routes import check_models
+from tidegate.config.tree import Leaf, below
 from tidegate.edge.settings import OpsSettings, ServerSettings
-
-Seen = Mapping[str, list[Spot]]
+from tidegate.upstream.credentials import MAX_BYTES as MAX_KEY_FILE_BYTES
 
 _DIGEST: Final = re.compile(r"[0-9A-Fa-f]{64}")
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]+")
@@ -20,6 +21,11 @@ _PRINTABLE: Final = re.compile(r"[\x20-\x7e]*")
 _FIELD_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HIGHEST_PORT: Final = 65535
 _LONGEST_NAME: Final = 200
+
+_CREDENTIALS: Final = frozenset({
+    "api-key", "authorization", "cookie", "proxy-authorization", "x-api-key", "x-goog-api-key",
+})  # fmt: skip
+"""Headers that nothing but the check of keys may look at."""
 
 # Hop-by-hop headers end at the gateway (RFC 9110, 7.6.1); the others follow from the request that it writes itself.
 _OURS: Final = frozenset({
@@ -67,29 +73,44 @@ def check(seen: Seen, mistakes: Mistakes) -> None:
     _check_present(seen, mistakes)
     _check_keys(seen, mistakes)
     _check_tls(seen, mistakes)
-    _check_targets(seen, mistakes)
     _check_addresses(seen, mistakes)
+    _check_proxies(seen, mistakes)
+    check_models(seen, mistakes)
+    check_attempts(seen, mistakes)
+    check_rates(seen, mistakes)
 
 
 def _host(spot: Spot) -> str:
     return (
         ""
         if re.fullmatch(r"[0-9A-Za-z_.:%-]+", spot.value)
-        else f"expected an address or a host name, got {_shown(spot)}"
+        else f"expected an address or a host name, got {spot.shown}"
     )
 
 
 def _port(spot: Spot) -> str:
-    return f"expected a port from 0 to {_HIGHEST_PORT}, got {_shown(spot)}" if spot.value > _HIGHEST_PORT else ""
+    return f"expected a port from 0 to {_HIGHEST_PORT}, got {spot.shown}" if spot.value > _HIGHEST_PORT else ""
 
 
 def _listen(spot: Spot) -> str:
     good = not spot.value or _address(spot.value)
-    return "" if good else f"expected host:port, or '' for none, got {_shown(spot)}"
+    return "" if good else f"expected host:port, or '' for none, got {spot.shown}"
 
 
 def _file(spot: Spot) -> str:
-    return "" if not spot.value or Path(spot.value).is_file() else f"there is no file {_shown(spot)}"
+    return "" if not spot.value or Path(spot.value).is_file() else f"there is no file {spot.shown}"
+
+
+def _key_file(spot: Spot) -> str:
+    missing = _file(spot)
+    if missing or not spot.value:
+        return missing
+    try:
+        with Path(spot.value).open("rb") as file:
+            text = file.read(MAX_KEY_FILE_BYTES).decode("latin-1").strip()
+    except OSError as error:
+        return f"the file cannot be read: {error.strerror}"
+    return "" if _VISIBLE.fullmatch(text) else "expected a file that holds a key of visible ASCII characters alone"
 
 
 def _digest(spot: Spot) -> str:
@@ -102,9 +123,7 @@ def _name(spot: Spot) -> str:
         return "expected a name, got ''"
     good = spot.value.isprintable() and spot.value == spot.value.strip() and len(spot.value) <= _LONGEST_NAME
     return (
-        ""
-        if good
-        else f"expected at most {_LONGEST_NAME} printable characters without spaces around, got {_shown(spot)}"
+        "" if good else f"expected at most {_LONGEST_NAME} printable characters without spaces around, got {spot.shown}"
     )
 
 
@@ -134,6 +153,12 @@ def _base_url(spot: Spot) -> str:
     return f"{expected}, without query or fragment" if "?" in spot.value or "#" in spot.value else ""
 
 
+def _sticky_by(spot: Spot) -> str:
+    if _FIELD_NAME.fullmatch(spot.value) is None:
+        return f"expected user or the name of a header, got {spot.shown}"
+    return "expected a header that carries no credential" if spot.value.lower() in _CREDENTIALS else ""
+
+
 _FORMATS: Final[Mapping[str, Callable[[Spot], str]]] = {
     "server.host": _host,
     "server.port": _port,
@@ -145,20 +170,12 @@ _FORMATS: Final[Mapping[str, Callable[[Spot], str]]] = {
     "providers[].name": _name,
     "providers[].base_url": _base_url,
     "providers[].api_key": _credential,
+    "providers[].api_key_file": _key_file,
     "providers[].ca_file": _file,
     "models[].name": _name,
     "models[].aliases[]": _name,
+    "models[].sticky_by": _sticky_by,
 }
-
-
-def _shown(spot: Spot) -> str:
-    """Give a value as a message may show it."""
-    return str(getattr(spot.node, "shown", "a value"))
-
-
-def _child(spot: Spot, name: str) -> Node:
-    """Give the node of a member where it is written, else the one around it."""
-    return spot.node.entries.get(name, spot.node) if isinstance(spot.node, Table) else spot.node
 
 
 def _members(seen: Seen, pattern: str) -> dict[str, Any]:
@@ -174,6 +191,7 @@ def _check_unique(seen: Seen, mistakes: Mistakes) -> None:
     _refuse_twins(sorted(models, key=lambda spot: spot.node.at.line), "this model name or alias", mistakes)
     _refuse_twins(seen.get("auth.keys[].id", ()), "this key id", mistakes)
     _refuse_twins(digests, "this digest", mistakes)
+    _refuse_twins(seen.get("limits.rate[].by", ()), "this kind of rule", mistakes)
 
 
 def _refuse_twins(spots: Iterable[Spot], what: str, mistakes: Mistakes) -> None:
@@ -181,11 +199,7 @@ def _refuse_twins(spots: Iterable[Spot], what: str, mistakes: Mistakes) -> None:
     for spot in spots:
         twin = first.setdefault(spot.value, spot)
         if twin is not spot and spot.value:
-            mistakes.add(spot.node.at, spot.path, f"{what} is taken by {twin.path}{_on_line(twin)}")
-
-
-def _on_line(spot: Spot) -> str:
-    return f" on line {spot.node.at.line}" if spot.node.at.line else ""
+            mistakes.add(spot.node.at, spot.path, f"{what} is taken by {twin.where}")
 
 
 def _check_headers(seen: Seen, mistakes: Mistakes) -> None:
@@ -195,7 +209,7 @@ def _check_headers(seen: Seen, mistakes: Mistakes) -> None:
             problem = _header(name, value, names)
             names.add(name.lower())
             if problem:
-                mistakes.add(_child(spot, name).at, below(spot.path, name), problem)
+                mistakes.add(spot.member(name).node.at, below(spot.path, name), problem)
 
 
 def _header(name: str, value: Any, names: set[str]) -> str:
@@ -216,44 +230,34 @@ def _check_present(seen: Seen, mistakes: Mistakes) -> None:
     for root in seen.get("", ()):
         for name, one in (("providers", "provider"), ("models", "model")):
             if not root.value.get(name):
-                mistakes.add(_child(root, name).at, name, f"expected at least one {one}")
+                mistakes.add(root.member(name).node.at, name, f"expected at least one {one}")
 
 
 def _check_keys(seen: Seen, mistakes: Mistakes) -> None:
     for auth in seen.get("auth", ()):
         if auth.value.get("mode") == "keys" and not auth.value.get("keys"):
-            mistakes.add(_child(auth, "keys").at, "auth.keys", "expected at least one key, as auth.mode is keys")
+            mistakes.add(auth.member("keys").node.at, "auth.keys", "expected at least one key, as auth.mode is keys")
     for provider in seen.get("providers[]", ()):
-        url = provider.value.get("base_url", "")
-        if provider.value.get("kind") != "openai" or provider.value.get("api_key") or url is FAILED:
-            continue
-        if not is_loopback(_host_and_port(url)[0]):
-            at = _child(provider, "api_key").at
-            mistakes.add(
-                at, below(provider.path, "api_key"), "required for kind openai, unless base_url is on this machine"
-            )
+        _check_credential(provider, mistakes)
+
+
+def _check_credential(provider: Spot, mistakes: Mistakes) -> None:
+    """Refuse a provider with two keys, and one that cannot work without."""
+    key, file = provider.member("api_key"), provider.member("api_key_file")
+    if key.value and file.value:
+        mistakes.add(file.node.at, file.path, "api_key is set as well; expected one of the two")
+    given = provider.value.get("api_key") or provider.value.get("api_key_file")
+    url = provider.value.get("base_url", "")
+    if provider.value.get("kind") != "openai" or given or url is FAILED or is_loopback(_host_and_port(url)[0]):
+        return
+    mistakes.add(key.node.at, key.path, "required for kind openai, unless base_url is on this machine")
 
 
 def _check_tls(seen: Seen, mistakes: Mistakes) -> None:
     for tls in seen.get("server.tls", ()):
         for name, other in (("cert", "key"), ("key", "cert")):
             if tls.value.get(name) and not tls.value.get(other):
-                mistakes.add(_child(tls, other).at, below(tls.path, other), f"required, as {name} is set")
-
-
-def _check_targets(seen: Seen, mistakes: Mistakes) -> None:
-    for spot in seen.get("models[].targets", ()):
-        if len(spot.value) != 1:
-            mistakes.add(spot.node.at, spot.path, f"expected one target, got {len(spot.value)}")
-    names = [spot.value for spot in seen.get("providers[].name", ())]
-    known = _members(seen, "").get("providers", [])
-    if not names or known is FAILED or len(known) != len(names):
-        return  # a provider's own name is in doubt, so that nobody can say which one is missing
-    for spot in seen.get("models[].targets[].provider", ()):
-        if spot.value and spot.value not in names:
-            mistakes.add(
-                spot.node.at, spot.path, f"no provider has the name {_shown(spot)}", did_you_mean(spot.value, names)
-            )
+                mistakes.add(tls.member(other).node.at, below(tls.path, other), f"required, as {name} is set")
 
 
 def _host_and_port(url: str) -> tuple[str, int]:
@@ -286,3 +290,22 @@ def _same_host(there: str, ours: str) -> bool:
         return is_loopback(there)
     here = "127.0.0.1"
     return bool(there) and (here if there == "localhost" else there) == (here if ours == "localhost" else ours)
+
+
+def _check_proxies(seen: Seen, mistakes: Mistakes) -> None:
+    """Refuse what is neither an address nor a network."""
+    for spot in seen.get("server.trusted_proxies[]", ()):
+        try:
+            ip_network(spot.value)
+        except ValueError:
+            problem = f"expected an address or a network such as 10.0.0.0/8, got {spot.shown}"
+            mistakes.add(spot.node.at, spot.path, problem, _network_meant(spot))
+
+
+def _network_meant(spot: Spot) -> str:
+    """Give the hint for an address in a network that is written where the network is wanted."""
+    try:
+        network = ip_network(spot.value, strict=False)
+    except ValueError:
+        return ""
+    return "" if isinstance(spot.node, Leaf) and spot.node.hidden else f"did you mean '{network}'?"

@@ -4,11 +4,12 @@ import re
 from decimal import Decimal
 from typing import Final
 
-from tidegate.kernel.units import COUNT, DURATION, SIZE
+from tidegate.kernel.units import COUNT, DURATION, NUMBER, SIZE
 
 _NUMBER: Final = r"(\d{1,15}(?:\.\d{1,30})?)"
 _WRITTEN: Final = re.compile(_NUMBER + r"\s*([A-Za-z]*)", re.ASCII)
 _COUNT: Final = re.compile(r"0|[1-9]\d{0,14}", re.ASCII)
+_PLAIN: Final = re.compile(r"(?:0|[1-9]\d{0,14})(?:\.\d{1,15})?", re.ASCII)
 
 _SECONDS: Final = {"h": Decimal(3600), "m": Decimal(60), "s": Decimal(1), "ms": Decimal("0.001")}
 _BYTES: Final = {
@@ -24,6 +25,7 @@ EXPECTED: Final = {
     DURATION: "a duration such as 250ms, 30s, 5m or 1h",
     SIZE: "a size such as 512B, 64KiB, 20MiB or 1GiB",
     COUNT: "a whole number that is not negative",
+    NUMBER: "a number such as 0.2 or 5 that is not negative",
 }
 _LONGEST_S: Final = 365 * 24 * 3600
 _LARGEST_BYTES: Final = 1024**4
@@ -70,6 +72,15 @@ def count(text: str) -> int:
     return int(text)
 
 
+def number(text: str) -> float:
+    """Give the number that a text such as `0.2` means: digits, and a point where there is a fraction. Errors: UnitError."""
+    if _PLAIN.fullmatch(text) is None:
+        meant = f"0{text}" if text.startswith(".") else text.replace(",", ".")
+        hint = f"did you mean {meant!r}?" if meant != text and _PLAIN.fullmatch(meant) else ""
+        raise UnitError(EXPECTED[NUMBER], hint)
+    return float(text)
+
+
 def _measure(text: str, units: dict[str, Decimal], taken_for: dict[str, str], bare: str, expected: str) -> Decimal:
     """Give the number that a text means in the smallest of `units`; `bare` is proposed to whoever left the unit out."""
     if text == "0":
@@ -105,3 +116,8 @@ def written_size(size: int) -> str:
         return "0"
     fits = next(unit for unit in ("GiB", "MiB", "KiB", "B") if size % _BYTES[unit] == 0)
     return f"{size // int(_BYTES[fits])}{fits}"
+
+
+def written_number(value: float) -> str:
+    """Give a number as it is written in the file; reading it gives the same number."""
+    return f"{Decimal(repr(value)):f}".removesuffix(".0")

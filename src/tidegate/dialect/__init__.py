@@ -5,8 +5,11 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from tidegate.dialect.events import EventDecoder, EventEncoder, ProviderError
 from tidegate.exchange import Ask, Usage
 from tidegate.wire import Frame
+
+__all__ = ["Dialect", "Notice", "ProviderError", "Sight"]
 
 
 class Sight(Enum):
@@ -16,16 +19,6 @@ class Sight(Enum):
     CONTENT = "content"
     ERROR = "error"
     END = "end"
-
-
-class ProviderError(Struct, frozen=True):
-    """An error in a provider's own words. Shape: `kind` is its `type` member; `status` is 0 when it does not say."""
-
-    message: str
-    kind: str | None = None
-    code: str | None = None
-    param: str | None = None
-    status: int = 0
 
 
 class Notice(Struct, frozen=True):
@@ -42,7 +35,7 @@ class Notice(Struct, frozen=True):
 
 
 class Dialect(Protocol):
-    """A family's language. Stateless: one object serves every stream."""
+    """A family's language. Stateless: one object serves every stream; `decoder` and `encoder` give those of one."""
 
     @property
     def name(self) -> str:
@@ -108,4 +101,12 @@ class Dialect(Protocol):
 
     def error_frame(self, code: str, message: str, /, kind: str | None = None) -> bytes:
         """Write an error for a client whose stream runs."""
+        ...
+
+    def decoder(self, ask: Ask, /) -> EventDecoder:
+        """Give what reads the stream that answers a request."""
+        ...
+
+    def encoder(self, ask: Ask, /) -> EventEncoder:
+        """Give what writes the stream that answers a request."""
         ...

@@ -12,17 +12,26 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from tidegate.dialect import Notice, ProviderError, Sight
+from tidegate.dialect.openai_chat_events import ChatDecoder, ChatEncoder
+from tidegate.dialect.openai_chat_values import (
+    DONE,
+    bare_error,
+    choices_of,
+    error_in,
+    error_object,
+    object_of,
+    printable,
+    usage_of,
+    value_of,
+)
 from tidegate.exchange import Ask, Usage
 from tidegate.verdict import BAD_REQUEST, Refused
 from tidegate.wire import Frame, FrameError
 
 MAX_MODEL_CHARS: Final = 256
-MAX_MESSAGE_CHARS: Final = 4096
-"""Of an error message in a provider's JSON, more is cut."""
-MAX_TEXT_CHARS: Final = 500
-"""Of a provider's error that is not JSON, more is cut."""
-
-MAX_N_DIGITS: Final = 6
+MAX_DIGITS: Final = 9
+"""A longer number is none that anybody means."""
+MAX_USER_BYTES: Final = 1024
 
 _ROLES: Final = ("system", "developer", "user", "assistant", "tool", "function")
 _SLICE_BYTES: Final = 64 * 1024
@@ -42,6 +51,9 @@ class _Request(Struct, gc=False):
     # An absent member has no bytes.
     stream_options: Raw = _ABSENT
     n: Raw = _ABSENT
+    max_tokens: Raw = _ABSENT
+    max_completion_tokens: Raw = _ABSENT
+    user: Raw = _ABSENT
 
 
 class _Options(Struct, gc=False):
@@ -53,6 +65,7 @@ _decode_options = msgspec.json.Decoder(_Options | None).decode
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_some = msgspec.json.Decoder(dict[str, Raw] | None).decode
 _decode = msgspec.json.Decoder(object).decode
+_decode_text = msgspec.json.Decoder(str).decode
 _encode = msgspec.json.Encoder().encode
 
 _path = re.compile(r"at `\$\.?([^`]*)`").search
@@ -77,27 +90,6 @@ _text = re.compile(rb'"delta": ?\{"content": ?"[^"].*\}\Z', re.DOTALL).search
 _SEARCHES: Final = (_finish_reason, _usage, _error)
 _usage_key = re.compile(r'"usage"\s*:\s*(?=\{)').finditer
 _LETTER_D: Final = ord("D")
-_DONE: Final = b"[DONE]"
-
-_STATUS_OF: Final = {
-    "invalid_request_error": 400,
-    "BadRequestError": 400,
-    "context_length_exceeded": 400,
-    "authentication_error": 401,
-    "invalid_api_key": 401,
-    "permission_error": 403,
-    "not_found_error": 404,
-    "NotFoundError": 404,
-    "rate_limit_error": 429,
-    "rate_limit_exceeded": 429,
-    "insufficient_quota": 429,
-    "server_error": 500,
-    "api_error": 500,
-    "InternalServerError": 500,
-    "overloaded_error": 503,
-}
-"""What a `code` or `type` means where a server gives no number."""
-
 _KIND_OF: Final = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
@@ -131,7 +123,9 @@ class OpenAIChat:
             stream=request.stream is True,
             wants_usage=len(options) > 0 and _asks_usage(options),
             body=body,
-            choices=_choices_asked(bytes(request.n)),
+            choices=max(1, _number(request.n)),
+            max_tokens=_number(request.max_completion_tokens) or _number(request.max_tokens),
+            user=_words(request.user),
         )
 
     @staticmethod
@@ -160,15 +154,15 @@ class OpenAIChat:
         data = frame.data
         if data is None:
             return Sight.SILENT, None
-        if data.strip() == _DONE:
+        if data.strip() == DONE:
             return Sight.END, None
         if _text(data) is not None and _error(data) is None:
             return Sight.CONTENT, None  # the usual first content, on the way to which every microsecond is waited for
-        chunk = _object(data)
-        error = _error_in(chunk)
+        chunk = object_of(data)
+        error = error_in(chunk)
         if error is not None:
             return Sight.ERROR, error
-        return (Sight.CONTENT if any(map(_has_content, _choices(chunk))) else Sight.SILENT), None
+        return (Sight.CONTENT if any(map(_has_content, choices_of(chunk))) else Sight.SILENT), None
 
     @staticmethod
     def hit(block: bytes, start: int, /) -> int:
@@ -178,7 +172,7 @@ class OpenAIChat:
             match = search(block, start, end)
             if match is not None:
                 found = end = match.start()
-        done = block.find(_DONE, start, end) if _LETTER_D in block else -1
+        done = block.find(DONE, start, end) if _LETTER_D in block else -1
         return done if done >= 0 else found
 
     @staticmethod
@@ -187,9 +181,9 @@ class OpenAIChat:
         data = frame.data
         if data is None:
             return Notice()
-        if data.strip() == _DONE:
+        if data.strip() == DONE:
             return Notice(done=True)
-        return _notice(_object(data))
+        return _notice(object_of(data))
 
     @staticmethod
     def is_usage_only(frame: Frame, /) -> bool:
@@ -200,7 +194,7 @@ class OpenAIChat:
     @staticmethod
     def read_response(body: bytes, /) -> Notice:
         """Read a whole body that is not a stream. Errors: FrameError when it is not an object."""
-        return _notice(_object(body))
+        return _notice(object_of(body))
 
     @staticmethod
     def usage_in_tail(tail: bytes, /) -> Usage | None:
@@ -211,7 +205,7 @@ class OpenAIChat:
                 value, _ = json.JSONDecoder().raw_decode(text, key.end())
             except (ValueError, RecursionError):
                 continue
-            usage = _usage_of(value)
+            usage = usage_of(value)
             if usage is not None:
                 return usage
         return None
@@ -220,16 +214,16 @@ class OpenAIChat:
     def read_error(status: int, body: bytes, /) -> ProviderError:
         """Read a provider's refusal. Shape: its own message, else the first printable text, else the status."""
         try:
-            value = _value(body)
+            value = value_of(body)
         except FrameError:
             value = None
         if isinstance(value, list) and value:  # Google wraps the object
             value = value[0]
         if isinstance(value, dict):
-            error = _error_in(value) or _bare_error(value)
+            error = error_in(value) or bare_error(value)
             if error is not None:
                 return msgspec.structs.replace(error, status=status)
-        text = _printable(body)
+        text = printable(body)
         if not text or text.startswith("<"):
             text = f"the provider answered {status}"
         return ProviderError(text, status=status)
@@ -239,13 +233,22 @@ class OpenAIChat:
         """Write an error for a client that got no head yet. Shape: `type` follows the status where `kind` is None."""
         if kind is None:
             kind = _KIND_OF.get(status, "server_error" if status >= 500 else "invalid_request_error")
-        return _encode({"error": {"message": message, "type": kind, "param": param, "code": code}})
+        return error_object(ProviderError(message, kind, code, param))
 
     @staticmethod
     def error_frame(code: str, message: str, /, kind: str | None = None) -> bytes:
         """Write an error for a client whose stream runs: official SDKs raise on it."""
-        body = OpenAIChat.error_body(code, message, kind=kind or "server_error", param=None, status=0)
-        return b"data: " + body + b"\n\n"
+        return b"data: " + error_object(ProviderError(message, kind or "server_error", code)) + b"\n\n"
+
+    @staticmethod
+    def decoder(ask: Ask, /) -> ChatDecoder:
+        """Give what reads the stream that answers a request."""
+        return ChatDecoder(ask.choices)
+
+    @staticmethod
+    def encoder(ask: Ask, /) -> ChatEncoder:
+        """Give what writes the stream that answers a request."""
+        return ChatEncoder(wants_usage=ask.wants_usage)
 
 
 # --- requests ------------------------------------------------------------------------------------------------------
@@ -287,9 +290,20 @@ def _asks_usage(options: Raw) -> bool:
     return decoded is not None and decoded.include_usage is True
 
 
-def _choices_asked(n: bytes) -> int:
-    """Give how many choices were asked for; one where that is no number, which is for the provider to refuse."""
-    return max(1, int(n)) if n.isdigit() and len(n) <= MAX_N_DIGITS else 1
+def _number(value: Raw) -> int:
+    """Give a whole number; 0 where it is none, which is for the provider to refuse."""
+    digits = bytes(value)
+    return int(digits) if digits.isdigit() and len(digits) <= MAX_DIGITS else 0
+
+
+def _words(value: Raw) -> str:
+    """Give a text; none where it is no text, or too long to be anybody's name."""
+    if not 2 < len(value) <= MAX_USER_BYTES:
+        return ""
+    try:
+        return _decode_text(value)
+    except msgspec.DecodeError:
+        return ""
 
 
 def _refusal(error: Exception) -> Refused:
@@ -322,34 +336,10 @@ def _wrong(param: str) -> Refused:
 # --- frames and bodies ---------------------------------------------------------------------------------------------
 
 
-def _value(data: bytes) -> object:
-    """Decode JSON. Errors: FrameError. Half a surrogate pair is let through, as tokenizers cut there."""
-    try:
-        return _decode(data)
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        pass
-    try:
-        return json.loads(data.decode())
-    except (ValueError, RecursionError):
-        raise FrameError("the data is not valid JSON") from None
-
-
-def _object(data: bytes) -> dict[str, Any]:
-    value = _value(data)
-    if not isinstance(value, dict):
-        raise FrameError("the data is not a JSON object")
-    return value
-
-
 def _chunk(frame: Frame) -> dict[str, Any]:
     """Read a frame; one without data, and the last one, have no members."""
     data = frame.data
-    return {} if data is None or data.strip() == _DONE else _object(data)
-
-
-def _choices(chunk: dict[str, Any]) -> list[dict[str, Any]]:
-    choices = chunk.get("choices")
-    return [choice for choice in choices if isinstance(choice, dict)] if isinstance(choices, list) else []
+    return {} if data is None or data.strip() == DONE else object_of(data)
 
 
 def _has_content(choice: dict[str, Any]) -> bool:
@@ -360,79 +350,11 @@ def _has_content(choice: dict[str, Any]) -> bool:
 
 
 def _notice(value: dict[str, Any]) -> Notice:
-    given = [choice.get("finish_reason") for choice in _choices(value)]
+    given = [choice.get("finish_reason") for choice in choices_of(value)]
     reasons = [reason for reason in given if isinstance(reason, str) and reason]
     return Notice(
-        usage=_usage_of(value.get("usage")),
+        usage=usage_of(value.get("usage")),
         finish_reason=reasons[0] if reasons else "",
         finished=len(reasons),
-        error=_error_in(value),
+        error=error_in(value),
     )
-
-
-def _usage_of(value: object) -> Usage | None:
-    """Read a usage object; None when it has neither of the two counts."""
-    if not isinstance(value, dict):
-        return None
-    counts = _count(value, "prompt_tokens"), _count(value, "completion_tokens")
-    if counts == (None, None):
-        return None
-    return Usage(
-        input_tokens=counts[0] or 0,
-        output_tokens=counts[1] or 0,
-        cached_tokens=_count(value.get("prompt_tokens_details"), "cached_tokens") or 0,
-        reasoning_tokens=_count(value.get("completion_tokens_details"), "reasoning_tokens") or 0,
-    )
-
-
-def _count(members: object, key: str) -> int | None:
-    value = members.get(key) if isinstance(members, dict) else None
-    return value if type(value) is int and value >= 0 else None
-
-
-# --- errors --------------------------------------------------------------------------------------------------------
-
-
-def _error_in(value: dict[str, Any]) -> ProviderError | None:
-    """Read the error of an object. Shape: as in the official SDKs, an empty one is none."""
-    error = value.get("error")
-    if not error:
-        return _bare_error(value) if value.get("object") == "error" else None
-    if isinstance(error, dict):
-        return _bare_error(error) or _provider_error(error, json.dumps(error))
-    return ProviderError(_cut(error if isinstance(error, str) else json.dumps(error)))
-
-
-def _bare_error(members: dict[str, Any]) -> ProviderError | None:
-    """Read members of an error that stand alone; None when none of them is a message."""
-    for key in ("message", "detail"):
-        value = members.get(key)
-        if value:
-            return _provider_error(members, value if isinstance(value, str) else json.dumps(value))
-    return None
-
-
-def _provider_error(members: dict[str, Any], message: str) -> ProviderError:
-    kind, code, param = members.get("type"), members.get("code"), members.get("param")
-    return ProviderError(
-        message=_cut(message),
-        kind=kind if isinstance(kind, str) else None,
-        code=str(code) if isinstance(code, (str, int)) else None,
-        param=param if isinstance(param, str) else None,
-        status=_status_of(code) or _status_of(members.get("status")) or _status_of(kind),
-    )
-
-
-def _status_of(value: object) -> int:
-    if isinstance(value, str):
-        value = int(value) if re.fullmatch("[45][0-9][0-9]", value) else _STATUS_OF.get(value, 0)
-    return value if type(value) is int and 400 <= value <= 599 else 0
-
-
-def _cut(message: str) -> str:
-    return message if len(message) <= MAX_MESSAGE_CHARS else message[:MAX_MESSAGE_CHARS] + "…"
-
-
-def _printable(body: bytes) -> str:
-    words = " ".join(body[: 8 * MAX_TEXT_CHARS].decode("utf-8", "replace").split())
-    return "".join(char for char in words if char.isprintable())[:MAX_TEXT_CHARS]

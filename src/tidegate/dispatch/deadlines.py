@@ -10,8 +10,10 @@ from tidegate.dispatch.service import Layer, Service
 from tidegate.exchange import Attempt, Stream
 from tidegate.verdict import (
     CONNECT_TIMEOUT,
+    DEADLINE_EXCEEDED,
     FIRST_TOKEN_TIMEOUT,
     HEADERS_TIMEOUT,
+    TLS_TIMEOUT,
     TOTAL_TIMEOUT,
     AttemptFailed,
     Verdict,
@@ -25,6 +27,11 @@ def deadlines(clock: Callable[[], float]) -> Layer:
         return _Deadlines(inner, clock)
 
     return layer
+
+
+def _after(began: float, seconds: float, verdict: Verdict) -> tuple[float, Verdict]:
+    """Give when a limit is reached; 0.0 for one that is off."""
+    return (began + seconds if seconds else 0.0), verdict
 
 
 class _Deadlines:
@@ -41,7 +48,7 @@ class _Deadlines:
 class _Opening:
     """Holds: one timer while the stream opens, re-armed only when it fires in a later phase; none after that."""
 
-    __slots__ = ("_attempt", "_cancelling", "_clock", "_context", "_expired", "_task", "_timer")
+    __slots__ = ("_attempt", "_began", "_cancelling", "_clock", "_context", "_expired", "_task", "_timer")
 
     def __init__(
         self, context: AbstractAsyncContextManager[Stream], attempt: Attempt, clock: Callable[[], float]
@@ -53,8 +60,10 @@ class _Opening:
         self._task: asyncio.Task[object] | None = None
         self._cancelling = 0
         self._expired: Verdict | None = None
+        self._began = 0.0
 
     async def __aenter__(self) -> Stream:
+        self._began = self._clock()
         self._task = asyncio.current_task()
         self._cancelling = self._task.cancelling() if self._task is not None else 0
         self._arm(self._shortest())
@@ -78,33 +87,40 @@ class _Opening:
     def _shortest(self) -> float:
         """Give the least seconds after which any phase can be late; 0.0 when all are off."""
         limits = self._attempt.target.timeouts
-        streams = self._attempt.admitted.ask.stream
-        later = (limits.headers_s, limits.first_token_s, limits.total_s) if streams else (limits.response_s,)
-        phases = (limits.connect_s, *later)
-        return min((seconds for seconds in phases if seconds), default=0.0)
+        admitted = self._attempt.admitted
+        later = (
+            (limits.headers_s, limits.first_token_s, limits.total_s) if admitted.ask.stream else (limits.response_s,)
+        )
+        shortest = min((seconds for seconds in (limits.connect_s, *later) if seconds), default=0.0)
+        if admitted.deadline:
+            left = max(admitted.deadline - self._clock(), 0.0005)
+            return min(shortest, left) if shortest else left
+        return shortest
 
-    def _phase(self) -> tuple[float, float, Verdict]:
-        """Give the current phase: when it began, its seconds (0 is off), and what being late means."""
+    def _due(self) -> tuple[float, Verdict]:
+        """Give the instant at which the attempt is late as things are, 0.0 for never, and what that means."""
         record, limits = self._attempt.record, self._attempt.target.timeouts
+        admitted = self._attempt.admitted
+        late = [(admitted.deadline, DEADLINE_EXCEEDED)]
         if not record.sent_at:
-            return record.started_at, limits.connect_s, CONNECT_TIMEOUT
-        if not self._attempt.admitted.ask.stream:
-            return record.sent_at, limits.response_s, TOTAL_TIMEOUT
-        late = [(limits.first_token_s, FIRST_TOKEN_TIMEOUT), (limits.total_s, TOTAL_TIMEOUT)]
-        if not record.headed_at:
-            late.insert(0, (limits.headers_s, HEADERS_TIMEOUT))
-        on = [limit for limit in late if limit[0]]
-        seconds, verdict = min(on, key=itemgetter(0)) if on else (0.0, TOTAL_TIMEOUT)
-        return record.sent_at, seconds, verdict
+            late.append(_after(self._began, limits.connect_s, TLS_TIMEOUT if record.securing else CONNECT_TIMEOUT))
+        elif not admitted.ask.stream:
+            late.append(_after(record.sent_at, limits.response_s, TOTAL_TIMEOUT))
+        else:
+            late.append(_after(record.sent_at, limits.first_token_s, FIRST_TOKEN_TIMEOUT))
+            late.append(_after(record.sent_at, limits.total_s, TOTAL_TIMEOUT))
+            if not record.headed_at:
+                late.append(_after(record.sent_at, limits.headers_s, HEADERS_TIMEOUT))
+        return min((limit for limit in late if limit[0]), key=itemgetter(0), default=(0.0, TOTAL_TIMEOUT))
 
     def _arm(self, seconds: float) -> None:
         if seconds:
             self._timer = asyncio.get_running_loop().call_later(seconds, self._fire)
 
     def _fire(self) -> None:
-        began, seconds, verdict = self._phase()
-        left = began + seconds - self._clock()
-        if not seconds:
+        due, verdict = self._due()
+        left = due - self._clock()
+        if not due:
             # This phase has no limit, but a later one may: look again after the shortest.
             self._arm(self._shortest())
         elif left > 0.0005:  # timers of the loop are as fine as a millisecond

@@ -1,58 +1,241 @@
-"""The outermost layer: one exchange, its attempts, each with a record and a verdict of its own."""
+"""The outermost layer: one exchange out of attempts. Where the next one is made, when, and whether it is paid for.
 
+Nothing is tried again once a stream is open: its first content may be on its way to the client.
+"""
+
+import asyncio
 from collections.abc import Callable
+from random import Random
 from types import TracebackType
+from typing import Final, Protocol
 
+from msgspec import Struct
+
+from tidegate.dispatch.hedge import Runner, race
+from tidegate.dispatch.route import Plan, Router
 from tidegate.dispatch.service import Service, Turn
-from tidegate.exchange import Admitted, Attempt, AttemptRecord, Stream
-from tidegate.verdict import AttemptFailed
+from tidegate.dispatch.settings import RetrySettings
+from tidegate.dispatch.trial import Trial, asked_wait_s
+from tidegate.exchange import Admitted, Attempt, ReplyHead, Stream, Target
+from tidegate.tasks import Tasks
+from tidegate.verdict import UPSTREAM_RATE_LIMITED, Again, AttemptFailed
+
+MAX_EXPONENT: Final = 30
 
 
-def directing(clock: Callable[[], float]) -> Turn:
-    """Give the turn that makes one attempt at the model's one target."""
+class TurnCounts(Protocol):
+    """What is counted about attempts after the first."""
+
+    def retried(self, provider: str, outcome: str, /) -> None:
+        """Count an attempt after one that failed: `opened`, `failed`, or `denied` by the budget."""
+        ...
+
+    def fell_back(self, source: str, target: str, /) -> None:
+        """Count an exchange that went on to another target."""
+        ...
+
+    def hedged(self, outcome: str, /) -> None:
+        """Count a hedge: `won`, `lost`, `failed`, or `denied` when there was no target or no budget."""
+        ...
+
+
+class Rules(Struct, frozen=True):
+    """What all turns share. Shape: `clock` is monotonic, `wall` Unix time; both in seconds."""
+
+    router: Router
+    counts: TurnCounts
+    tasks: Tasks
+    chance: Random
+    clock: Callable[[], float]
+    wall: Callable[[], float]
+
+
+def directing(rules: Rules) -> Turn:
+    """Give the turn: route, retry, fall back, hedge, within the budget."""
 
     def turn(inner: Service[Attempt]) -> Service[Admitted]:
-        return _Direct(inner, clock)
+        return _Directing(inner, rules)
 
     return turn
 
 
-class _Direct:
-    __slots__ = ("_clock", "_inner")
+class _Directing:
+    __slots__ = ("_inner", "_rules")
 
-    def __init__(self, inner: Service[Attempt], clock: Callable[[], float]) -> None:
+    def __init__(self, inner: Service[Attempt], rules: Rules) -> None:
         self._inner = inner
-        self._clock = clock
+        self._rules = rules
 
     def open(self, ask: Admitted, /) -> "_Turn":
-        target = ask.model.targets[0]
-        record = AttemptRecord(provider=target.provider, model=target.model, started_at=self._clock())
-        ask.arrival.outcome.attempts.append(record)
-        return _Turn(self._inner, Attempt(admitted=ask, target=target, record=record))
+        return _Turn(self._inner, ask, self._rules)
 
 
 class _Turn:
-    """Holds: the attempt's context. On exit the attempt's verdict is the exchange's ending."""
+    """Holds: the attempt that opened, until the exchange is over."""
 
-    __slots__ = ("_attempt", "_context")
+    __slots__ = ("_admitted", "_denied", "_here", "_inner", "_last", "_open", "_plan", "_rules", "_sent", "_told")
 
-    def __init__(self, inner: Service[Attempt], attempt: Attempt) -> None:
-        self._attempt = attempt
-        self._context = inner.open(attempt)
+    def __init__(self, inner: Service[Attempt], admitted: Admitted, rules: Rules) -> None:
+        self._inner = inner
+        self._admitted = admitted
+        self._rules = rules
+        self._plan: Plan = rules.router.plan(admitted)
+        self._open: Trial | Runner | None = None
+        self._here = 0
+        self._sent = False
+        self._denied = False
+        self._told: AttemptFailed | None = None
 
     async def __aenter__(self) -> Stream:
+        rules = self._rules
+        now = rules.clock()
+        target = self._plan.next(now)
+        if target is None:
+            raise self._plan.unavailable(now)
+        rules.router.fleet[target.key].budget.credit(now)
         try:
-            stream = await self._context.__aenter__()
-        except AttemptFailed as fault:
-            self._attempt.record.verdict = fault.verdict
-            raise
-        self._attempt.admitted.ask.body = b""  # nobody sends it again
-        return stream
+            while True:
+                try:
+                    return self._opened(await self._try(target))
+                except AttemptFailed as failed:
+                    target, delay_s = self._after(failed)
+                if delay_s:
+                    await asyncio.sleep(delay_s)
+        finally:
+            self._told = None  # its traceback holds this frame
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        ending = self._attempt.admitted.arrival.outcome.ending
-        if ending is not None:
-            self._attempt.record.verdict = ending.verdict
-        await self._context.__aexit__(kind, error, trace)
+        if isinstance(self._open, Trial):
+            await self._open.close(kind, error, trace)
+        elif self._open is not None:
+            self._open.release()
+            await self._open.over()
+
+    # --- one attempt, or two ---------------------------------------------------------------------------------------
+
+    async def _try(self, target: Target) -> Stream:
+        """Make the next attempt, hedged where the model says so. Errors: AttemptFailed."""
+        first = self._trial(target)
+        self._here += 1
+        after_s = self._admitted.model.hedge_after_s
+        try:
+            if not after_s:
+                stream = await first.open()
+                self._open = first
+            else:
+                self._open, stream = await self._race(first, after_s)
+        finally:
+            again, self._sent = self._sent, self._was_sent()
+            if again:
+                outcome = "opened" if self._open is not None else "failed"
+                self._rules.counts.retried(target.provider, outcome)
+        return stream
+
+    def _trial(self, target: Target, *, hedge: bool = False) -> Trial:
+        rules = self._rules
+        state = rules.router.fleet[target.key]
+        trial = self._last = Trial(
+            self._inner,
+            self._admitted,
+            target,
+            state,
+            (rules.clock, rules.wall),
+            again=self._here > 0 or self._sent,
+            hedge=hedge,
+        )
+        return trial
+
+    def _was_sent(self) -> bool:
+        return any(record.sent_at for record in self._admitted.arrival.outcome.attempts)
+
+    async def _race(self, first: Trial, after_s: float) -> tuple[Runner, Stream]:
+        rules, rivals = self._rules, list[Trial]()
+
+        def rival() -> Trial | None:
+            now = rules.clock()
+            target = self._plan.next(now)
+            if target is None or not rules.router.fleet[target.key].budget.take(now):
+                rules.counts.hedged("denied")
+                return None
+            rivals.append(self._trial(target, hedge=True))
+            return rivals[0]
+
+        winner = None
+        try:
+            winner, stream = await race(first, after_s, rival, rules.tasks)
+        finally:
+            if rivals:
+                won = "failed" if winner is None else "won" if winner.trial is rivals[0] else "lost"
+                rules.counts.hedged(won)
+        return winner, stream
+
+    def _opened(self, stream: Stream) -> Stream:
+        """Say in the answer what was used; nobody sends the body again."""
+        admitted = self._admitted
+        admitted.ask.body = b""
+        admitted.arrival.outcome.served = stream.attempt.record
+        headers = (*stream.head.headers, *admitted.headers, *self._used(stream.attempt.target))
+        stream.head = ReplyHead(stream.head.status, headers)
+        return stream
+
+    def _used(self, target: Target) -> tuple[tuple[bytes, bytes], ...]:
+        label = self._rules.router.fleet[target.key].label.encode("ascii", "replace")
+        attempts = len(self._admitted.arrival.outcome.attempts)
+        return (b"x-tidegate-target", label), (b"x-tidegate-attempts", b"%d" % attempts)
+
+    # --- what comes after a failure --------------------------------------------------------------------------------
+
+    def _after(self, failed: AttemptFailed) -> tuple[Target, float]:
+        """Decide where the next attempt is made and after how many seconds. Errors: AttemptFailed when there is none."""
+        last = self._last
+        if last.record.sent_at or self._told is None:
+            self._told = failed
+        step = self._step(last.target, failed)
+        if step is None:
+            raise self._final(self._told)
+        if step[0] is not last.target:
+            fleet = self._rules.router.fleet
+            self._rules.counts.fell_back(fleet[last.target.key].label, fleet[step[0].key].label)
+            self._here = 0
+        return step
+
+    def _step(self, target: Target, failed: AttemptFailed) -> tuple[Target, float] | None:
+        """Give the next attempt's target and delay in seconds; None to give up."""
+        if failed.verdict.again is Again.NEVER:
+            return None
+        rules, fleet = self._rules, self._rules.router.fleet
+        now, asked_s = rules.clock(), asked_wait_s(failed, rules.wall())
+        delay_s = self._delay_here(fleet[target.key].retry, failed, asked_s)
+        if delay_s is None or asked_s or failed.verdict is UPSTREAM_RATE_LIMITED:
+            # Who was told to wait, or has had enough, goes on at once where there is somewhere to go.
+            other = self._plan.next(now)
+            if other is not None:
+                target, delay_s = other, 0.0
+        deadline = self._admitted.deadline
+        if delay_s is None or (deadline and now + delay_s >= deadline):
+            return None
+        if self._sent and not fleet[target.key].budget.take(now):
+            self._denied = True
+            rules.counts.retried(target.provider, "denied")
+            return None
+        return target, delay_s
+
+    def _delay_here(self, retry: RetrySettings, failed: AttemptFailed, asked_s: float) -> float | None:
+        """Give after how many seconds the same target may be tried again; None for not at all."""
+        if failed.verdict.again is not Again.ANYWHERE or self._here >= retry.max_attempts:
+            return None
+        chance = self._rules.chance.random()
+        if asked_s:
+            # Never before the time asked for, and not all in the same instant.
+            return asked_s + chance * retry.initial_delay_s if asked_s <= retry.max_retry_after_s else None
+        exponent = min(self._here - 1, MAX_EXPONENT)
+        return chance * min(retry.max_delay_s, retry.initial_delay_s * 2.0**exponent)
+
+    def _final(self, told: AttemptFailed) -> AttemptFailed:
+        """Give the failure that the client hears of: the last of an attempt that was sent, else the last."""
+        told.headers = (*told.headers, *self._used(self._last.target))
+        if self._denied:
+            told.headers = (*told.headers, (b"x-should-retry", b"false"))
+        return told

@@ -1,6 +1,7 @@
 """The client of one exchange: its request's body on the way in, its answer on the way out, its presence in between."""
 
 import asyncio
+import random
 from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Protocol
@@ -11,7 +12,8 @@ from tidegate.edge.intake import CHUNKED, Head
 from tidegate.edge.reply import Dates, refusal, render
 from tidegate.edge.settings import ServerSettings
 from tidegate.exchange import Ending, Flow, ReplyHead
-from tidegate.verdict import CLIENT_GONE, REQUEST_TIMEOUT, TOO_LARGE, Fault, Refused
+from tidegate.kernel.backoff import retry_after
+from tidegate.verdict import CLIENT_GONE, DEADLINE_EXCEEDED, REQUEST_TIMEOUT, TOO_LARGE, Fault, Refused
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _MANY: Final = 4096
@@ -111,28 +113,35 @@ class HttpClient:
         """Give the bytes of the body that are held."""
         return self._coded.held if self._coded is not None else self._received
 
-    async def read(self) -> bytes:
-        """Give the whole body. Errors: Refused (too_large, request_timeout, bad_request, header_too_large)."""
+    async def read(self, within_s: float = 0.0) -> bytes:
+        """Give the whole body. Shape: waits for it no longer than `within_s`, unless that is 0.0.
+
+        Errors: Refused (too_large, request_timeout, deadline_exceeded, bad_request, header_too_large).
+        """
         limit = self._settings.max_body_bytes
         if self._head.length > limit:
             raise Refused(TOO_LARGE, f"the body is larger than {limit} bytes (server.max_body_bytes)")
         if not self.body_complete:
-            await self._wait()
+            await self._wait(within_s)
         if self._coded is not None:
             return self._coded.take()
         parts, self._parts = self._parts, []
         self._received = 0
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    async def _wait(self) -> None:
+    async def _wait(self, within_s: float) -> None:
         if self._waiter is None:
             self._waiter = asyncio.get_running_loop().create_future()
             if self._head.expects:
                 self._line.write(_CONTINUE)
+        most_s = self._settings.body_timeout_s
+        shorter = within_s > 0.0 and not 0.0 < most_s <= within_s
         try:
-            async with asyncio.timeout(self._settings.body_timeout_s or None):
+            async with asyncio.timeout(within_s if shorter else most_s or None):
                 await self._waiter
         except TimeoutError as error:
+            if shorter:
+                raise Refused(DEADLINE_EXCEEDED) from error
             raise Refused(REQUEST_TIMEOUT, "the body came too slowly (server.body_timeout)") from error
 
     def _wake(self, fault: Refused | None) -> None:
@@ -285,5 +294,5 @@ class _Presence:
 
 def _fault(ending: Ending) -> Fault:
     """Give why an opening was ended. A 503 says when to come back."""
-    headers = ((b"retry-after", b"1"),) if ending.verdict.status == 503 else ()
+    headers = (retry_after(1.0, random.random()),) if ending.verdict.status == 503 else ()  # noqa: S311 (no secret)
     return Fault(ending.verdict, ending.message, headers=headers)

@@ -33,8 +33,8 @@ COLD_ROUTES = ("models", "other")
 class Identifying(Protocol):
     """Says who asks."""
 
-    def identify(self, headers: Mapping[bytes, bytes], /) -> Identity:
-        """Give who asks. Errors: Refused (unauthenticated)."""
+    def identify(self, headers: Mapping[bytes, bytes], address: str, /) -> Identity:
+        """Give who asks. Errors: Refused (unauthenticated, too_many_failures)."""
         ...
 
 
@@ -62,6 +62,25 @@ class Health(Protocol):
         ...
 
 
+class _Guest(HttpToolsProtocol):
+    """A connection that was handed over: its client is who we say, and its end is told."""
+
+    def __init__(self, config: uvicorn.Config, state: ServerState, address: str, on_lost: Callable[[], None]) -> None:
+        super().__init__(config=config, server_state=state, app_state={})
+        self._address = address
+        self._on_lost = on_lost
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take the connection."""
+        super().connection_made(transport)
+        self.client = (self._address, 0)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell whoever counts connections."""
+        super().connection_lost(exc)
+        self._on_lost()
+
+
 class UvicornHost:
     """Makes uvicorn protocols for connections that we accepted. Only what a contract test pins is used of uvicorn."""
 
@@ -72,9 +91,9 @@ class UvicornHost:
         self._config.load()
         self._state = ServerState()
 
-    def __call__(self) -> asyncio.Protocol:
-        """Give a new protocol, made as uvicorn itself makes one for an upgrade."""
-        return HttpToolsProtocol(config=self._config, server_state=self._state, app_state={})
+    def __call__(self, address: str, on_lost: Callable[[], None]) -> asyncio.Protocol:
+        """Give a new protocol for a client's address, made as uvicorn itself makes one for an upgrade."""
+        return _Guest(self._config, self._state, address, on_lost)
 
     @property
     def connections(self) -> int:
@@ -174,7 +193,7 @@ class _OnlyPost:
 
 
 class _NoBody:
-    async def read(self) -> bytes:
+    async def read(self, within_s: float = 0.0) -> bytes:  # noqa: ARG002 (there is nothing to wait for)
         """Give nothing: cold routes read their bodies by Starlette."""
         return b""
 
@@ -193,7 +212,7 @@ def client_app(
 
     def identify(request: Request) -> None:
         arrival: Arrival = request.state.arrival
-        identity = gate.identify(_headers(request))
+        identity = gate.identify(_headers(request), arrival.peer)
         arrival.outcome.key_id, arrival.outcome.tenant = identity.key_id, identity.tenant
 
     async def listing(request: Request) -> Response:

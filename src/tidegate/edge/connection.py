@@ -5,6 +5,7 @@ any --refused early, or not to be kept--> CLOSING --EOF or 2 s--> closed
 """
 
 import asyncio
+import random
 from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Final, Protocol, cast
@@ -18,8 +19,9 @@ from tidegate.edge.intake import Head
 from tidegate.edge.reply import Dates, refusal
 from tidegate.edge.settings import ServerSettings
 from tidegate.exchange import Arrival, Client, Outcome
+from tidegate.kernel.backoff import retry_after
 from tidegate.tasks import Tasks
-from tidegate.verdict import BAD_REQUEST, HEADER_TOO_LARGE, REQUEST_TIMEOUT, Fault, Refused
+from tidegate.verdict import BAD_REQUEST, CONNECTIONS_FULL, HEADER_TOO_LARGE, REQUEST_TIMEOUT, Fault, Refused
 
 MAX_QUEUED_REQUESTS: Final = 8
 MAX_QUEUED_BYTES: Final = 64 * 1024
@@ -28,7 +30,12 @@ DISCARD_BYTES: Final = 1024 * 1024
 """After an early answer so much of the request is read on, so that the client sees the answer and not a reset."""
 HIGH_WATER_BYTES: Final = 64 * 1024
 LOW_WATER_BYTES: Final = 16 * 1024
+FULL_RETRY_S: Final = 1.0
+"""When to come again where all connections are in use: nobody knows when one ends."""
 
+_HEALTH: Final = b"/health"
+"""What is under this path passes no limit."""
+_NO_HEAD: Final = Head(method=b"", path=b"", version="1.1", headers={}, length=0, keeps=False, expects=False)
 _END_OF_HEAD: Final = b"\r\n\r\n"
 
 
@@ -44,17 +51,35 @@ class Conducting(Protocol):
         ...
 
 
+class Seat(Protocol):
+    """One connection's place in the crowd."""
+
+    def begin(self, headers: Mapping[bytes, bytes], /) -> str | None:
+        """Begin a request; gives the client's address, or None when there is no place for it."""
+        ...
+
+    def done(self) -> None:
+        """End a request that was begun."""
+        ...
+
+    def leave(self) -> None:
+        """Give everything back; the connection is lost."""
+        ...
+
+
 class Edge(Struct):
     """What all connections of a listener share.
 
-    Shape: `routes` maps a hot path to its route and dialect; `cold` makes the protocol for everything else.
+    Shape: `routes` maps a hot path to its route and dialect; `cold` makes the protocol for everything else, of the
+    client's address and of what is to be told when the connection is lost; `join` gives a peer's connection its seat.
     """
 
     settings: ServerSettings
     gateway: Conducting
     routes: Mapping[bytes, tuple[str, Dialect]]
     fallback: Dialect
-    cold: Callable[[], asyncio.Protocol]
+    cold: Callable[[str, Callable[[], None]], asyncio.Protocol]
+    join: Callable[[str], Seat]
     clock: Callable[[], float]
     tasks: Tasks = field(default_factory=Tasks)
     dates: Dates = field(default_factory=Dates)
@@ -73,8 +98,8 @@ class Connection(asyncio.Protocol):
     """One client's connection. Holds: one request in work, and at most MAX_QUEUED_* of what was pipelined behind it."""
 
     __slots__ = (
-        "_blocked", "_client", "_due", "_edge", "_mode", "_number", "_peer", "_pending", "_received", "_scanned", "_timer",
-        "_transport", "discarded",
+        "_blocked", "_client", "_due", "_edge", "_mode", "_number", "_peer", "_pending", "_received", "_scanned", "_seat",
+        "_timer", "_transport", "discarded",
     )  # fmt: skip
 
     def __init__(self, edge: Edge) -> None:
@@ -89,6 +114,7 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
         self._peer = ""
+        self._seat: Seat | None = None
         self._number = 0
         self.discarded = 0
 
@@ -104,6 +130,7 @@ class Connection(asyncio.Protocol):
         self._number = edge.accepted
         peer = transport.get_extra_info("peername")
         self._peer = peer[0] if isinstance(peer, tuple) else ""
+        self._seat = edge.join(self._peer)
         self._expect(edge.settings.header_timeout_s)
 
     def data_received(self, data: bytes) -> None:
@@ -135,6 +162,8 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """Tell the client in work, at once."""
         self._forget()
+        if self._seat is not None:
+            self._seat.leave()
         if self._client is not None:
             self._client.lost()
 
@@ -221,14 +250,23 @@ class Connection(asyncio.Protocol):
             return
         edge = self._edge
         hot = edge.routes.get(head.path) if head.method == b"POST" else None
-        if hot is None:
-            self._hand_over()
-            return
-        del self._pending[:size]
-        self._scanned = 0
-        self._serve(head, *hot)
+        peer = self._peer if head.path.startswith(_HEALTH) else self._admitted(head)
+        if peer is None:
+            wait = retry_after(FULL_RETRY_S, random.random())  # noqa: S311 (no secret)
+            self._refuse(Refused(CONNECTIONS_FULL, headers=(wait,)), head, hot[0] if hot is not None else "other")
+        elif hot is None:
+            self._hand_over(peer)
+        else:
+            del self._pending[:size]
+            self._scanned = 0
+            self._serve(head, peer, *hot)
 
-    def _serve(self, head: Head, route: str, dialect: Dialect) -> None:
+    def _admitted(self, head: Head) -> str | None:
+        """Give the client's address; None when the connections are too many, unless a drain empties them anyway."""
+        peer = self._seat.begin(head.headers) if self._seat is not None else None
+        return self._peer if peer is None and self._edge.closing else peer
+
+    def _serve(self, head: Head, peer: str, route: str, dialect: Dialect) -> None:
         edge = self._edge
         self._mode = _Mode.SERVING
         self._due = 0.0
@@ -239,7 +277,7 @@ class Connection(asyncio.Protocol):
             self._pending = bytearray(client.feed(bytes(self._pending)))
         if self._pending:
             self._queue(b"")
-        edge.tasks.start(self._conduct(self._arrival(head.headers, route, client), client))
+        edge.tasks.start(self._conduct(self._arrival(head.headers, peer, route, client), client))
 
     async def _conduct(self, arrival: Arrival, client: HttpClient) -> None:
         try:
@@ -250,6 +288,8 @@ class Connection(asyncio.Protocol):
     def _over(self, client: HttpClient) -> None:
         """Go on with the next request, or close."""
         self._client = None
+        if self._seat is not None:
+            self._seat.done()
         if self.closing():
             return
         if not client.answered:
@@ -271,37 +311,36 @@ class Connection(asyncio.Protocol):
         else:
             self._expect(settings.keep_alive_s)
 
-    def _arrival(self, headers: Mapping[bytes, bytes], route: str, client: HttpClient) -> Arrival:
+    def _arrival(self, headers: Mapping[bytes, bytes], peer: str, route: str, client: HttpClient) -> Arrival:
         return Arrival(
             request_id=client.request_id,
             connection_id=self._number,
             route=route,
             headers=headers,
-            peer=self._peer,
+            peer=peer,
             body=client,
             outcome=Outcome(self._edge.clock()),
         )
 
-    def _refuse(self, fault: Refused) -> None:
-        """Answer a request whose head is not acceptable, and close."""
+    def _refuse(self, fault: Refused, head: Head = _NO_HEAD, route: str = "") -> None:
+        """Answer a request whose head is not acceptable, or that there is no place for, and close."""
         edge = self._edge
-        head = Head(method=b"", path=b"", version="1.1", headers={}, length=0, keeps=False, expects=False)
-        client = HttpClient(head, self, edge.settings, edge.fallback, intake.uuid7())
-        edge.gateway.refuse(self._arrival({}, "", client), fault)
+        client = HttpClient(head, self, edge.settings, edge.fallback, intake.request_id(head.headers))
+        edge.gateway.refuse(self._arrival(head.headers, self._peer, route, client), fault)
         self.write(refusal(fault, edge.fallback, client.request_id, edge.dates.now(), keeps=False))
         self._finish_closing(discards=True)
 
     # --- leaving ---------------------------------------------------------------------------------------------------
 
-    def _hand_over(self) -> None:
+    def _hand_over(self, peer: str) -> None:
         """Give the connection to uvicorn's protocol, as uvicorn itself does for an upgrade, for one answer."""
-        transport = self._transport
-        if transport is None:
+        transport, seat = self._transport, self._seat
+        if transport is None or seat is None:
             return
         self._forget()
         first = self._pending.index(b"\r\n", len(self._pending) - len(self._pending.lstrip(b"\r\n"))) + 2
         self._pending[first:first] = b"connection: close\r\n"
-        protocol = self._edge.cold()
+        protocol = self._edge.cold(peer, seat.leave)
         protocol.connection_made(transport)
         protocol.data_received(bytes(self._pending))
         transport.set_protocol(protocol)

@@ -1,6 +1,7 @@
 """How long to wait: `Retry-After` as it is written and read. Pure: chance and the time of day are handed in."""
 
 import math
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 JITTER = 0.25
@@ -8,8 +9,8 @@ JITTER = 0.25
 
 
 def retry_after(seconds: float, chance: float) -> tuple[bytes, bytes]:
-    """Give the header that asks for a wait. Shape: whole seconds, rounded up, at least 1; `chance` is from 0 to 1."""
-    return b"retry-after", b"%d" % max(1, math.ceil(seconds * (1 + JITTER * chance)))
+    """Give the header that asks for a wait. Shape: whole seconds, rounded up, at least 1; `chance` is below 1."""
+    return b"retry-after", b"%d" % (max(1, math.ceil(seconds)) + int(chance * (1 + JITTER * seconds)))
 
 
 def read_retry_after(value: bytes, now: float) -> float | None:
@@ -21,6 +22,8 @@ def read_retry_after(value: bytes, now: float) -> float | None:
     if text.isdecimal() and text.isascii():
         return float(text[:10])
     try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - now)
+        moment = parsedate_to_datetime(text)
+        # The oldest of the three formats names no zone: all of them mean UTC, wherever this runs.
+        return max(0.0, moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() - now)
     except (ValueError, OverflowError):
         return None

@@ -14,13 +14,32 @@ from structlog.typing import FilteringBoundLogger
 
 from tidegate.exchange import Arrival, AttemptRecord, Ending, Outcome, Usage
 from tidegate.observe.metrics import ExchangeSample, Metrics
-from tidegate.verdict import BUG
+from tidegate.verdict import BUG, CANCELLED, CLIENT_GONE, CLIENT_SLOW, COMPLETED, TABLE
 
 BYTES_PER_TOKEN: Final = 4
 """What a token of English text comes to: the rule of thumb where a provider did not say."""
 MAX_FINISH_REASON: Final = 64
 """Characters of a finish reason that are kept: it is the provider's own word."""
 RECENT: Final = 1000
+_WITHOUT_WORDS: Final = frozenset(verdict.code for verdict in (COMPLETED, CLIENT_GONE, CLIENT_SLOW, CANCELLED, BUG))
+"""Endings of an open stream that leave no error frame behind."""
+
+
+class Try(Struct, frozen=True, kw_only=True):
+    """One attempt of an exchange that made several.
+
+    Shape: `code` is how it ended; `hedge` says that it was made beside another; `input_tokens` is what a provider may
+    charge for one that was sent and came to nothing, judged by the prompt's size, and 0 for the one that served.
+    """
+
+    provider: str
+    model: str
+    code: str
+    sent: bool
+    hedge: bool
+    duration_s: float
+    queued_s: float
+    input_tokens: int
 
 
 class Entry(Struct, frozen=True, kw_only=True):
@@ -28,7 +47,7 @@ class Entry(Struct, frozen=True, kw_only=True):
 
     Shape: `started_at` is seconds of the Unix epoch, what ends in `_s` a duration; None is what did not happen, and the
     times of tokens belong to streams alone. `model` is the public name, `upstream_model` the provider's; both, `provider`
-    and `path` are empty where an exchange did not come so far. `gaps` counts by GAP_BOUNDS_S. `usage.estimated` is true
+    and `path` are empty where an exchange did not come so far. `tries` has the attempts where there were several. `gaps` counts by GAP_BOUNDS_S. `usage.estimated` is true
     where the provider did not say.
     """
 
@@ -47,6 +66,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     path: str
     usage: Usage
     attempts: int
+    tries: tuple[Try, ...]
     started_at: float
     duration_s: float
     first_frame_s: float | None
@@ -65,7 +85,7 @@ class Entry(Struct, frozen=True, kw_only=True):
         """Build the entry of an exchange that is over; without an ending it is a bug's."""
         verdict = BUG if outcome.ending is None else outcome.ending.verdict
         flowing = outcome.flowing
-        last = outcome.attempts[-1] if outcome.attempts else None
+        last = outcome.served or (outcome.attempts[-1] if outcome.attempts else None)
         opened = last if last is not None and last.content_at else None
         streamed = opened if outcome.stream else None
         count = sum(flowing.gaps) if streamed else 0
@@ -85,6 +105,7 @@ class Entry(Struct, frozen=True, kw_only=True):
             path=outcome.path if opened else "",
             usage=_tokens(outcome, opened=opened is not None),
             attempts=len(outcome.attempts),
+            tries=_tries(outcome) if len(outcome.attempts) > 1 else (),
             started_at=started_at,
             duration_s=max(0.0, outcome.ended_at - outcome.received_at),
             first_frame_s=_between(outcome.received_at, streamed.framed_at) if streamed else None,
@@ -98,6 +119,24 @@ class Entry(Struct, frozen=True, kw_only=True):
             blocked_s=flowing.blocked_s,
             bytes_out=flowing.bytes_out,
         )
+
+
+def _tries(outcome: Outcome) -> tuple[Try, ...]:
+    return tuple(
+        Try(
+            provider=record.provider,
+            model=record.model,
+            code=BUG.code if record.verdict is None else record.verdict.code,
+            sent=bool(record.sent_at),
+            hedge=record.hedge,
+            duration_s=_between(record.started_at, record.ended_at) or 0.0,
+            queued_s=record.queued_s,
+            input_tokens=outcome.prompt_bytes // BYTES_PER_TOKEN
+            if record.sent_at and record is not outcome.served
+            else 0,
+        )
+        for record in outcome.attempts
+    )
 
 
 def _between(start: float, end: float) -> float | None:
@@ -223,6 +262,8 @@ class MetricsStore:
                 status=entry.status,
                 code=entry.code,
                 path=entry.path,
+                refused=TABLE[entry.code].stage == "refusal",
+                error_frame=entry.stream and bool(entry.path) and entry.code not in _WITHOUT_WORDS,
                 stream=entry.stream,
                 first_token_s=entry.first_token_s,
                 first_frame_s=entry.first_frame_s,

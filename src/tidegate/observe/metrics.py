@@ -33,6 +33,10 @@ TOKEN_KINDS: Final = ("input", "output", "cached", "reasoning")
 """Values of the label `kind`; cached tokens are part of the input, reasoning tokens of the output."""
 
 
+Series = Iterable[tuple[tuple[str, ...], float]]
+"""Values of one family, each with its labels' values."""
+
+
 class ExchangeSample(Struct, frozen=True, kw_only=True, gc=False):
     """What one exchange adds to the numbers. Shape: None for what did not happen; `path` is empty when no body flowed.
 
@@ -45,6 +49,8 @@ class ExchangeSample(Struct, frozen=True, kw_only=True, gc=False):
     status: int
     code: str
     path: str = ""
+    refused: bool = False
+    error_frame: bool = False
     stream: bool = False
     first_token_s: float | None = None
     first_frame_s: float | None = None
@@ -93,6 +99,29 @@ class Histogram:
         family.add_metric(labels, buckets, self._total)
 
 
+class Counts:
+    """Counts of one family, by their labels' values. Shape: values in the order of the labels."""
+
+    __slots__ = ("_documentation", "_labels", "_name", "values")
+
+    def __init__(self, name: str, documentation: str, *labels: str) -> None:
+        self._name = name
+        self._documentation = documentation
+        self._labels = labels
+        self.values: dict[tuple[str, ...], int] = {}
+
+    def add(self, *labels: str) -> None:
+        """Count one."""
+        self.values[labels] = self.values.get(labels, 0) + 1
+
+    def family(self) -> Metric:
+        """Give the family with its present values."""
+        family = CounterMetricFamily(self._name, self._documentation, labels=self._labels)
+        for labels, value in self.values.items():
+            family.add_metric(labels, value)
+        return family
+
+
 class _Target:
     """The series of one (provider, model). Shape: tokens in the order of TOKEN_KINDS."""
 
@@ -127,6 +156,22 @@ class Metrics:
         self._stream = Histogram(STREAM_BOUNDS_S)
         self._rate = Histogram(RATE_BOUNDS)
         self._overhead = Histogram(OVERHEAD_BOUNDS_S)
+        self._retries = Counts(
+            "tidegate_stream_retries_total", "Attempts after one that failed, by how they went.", "provider", "outcome"
+        )
+        self._fallbacks = Counts("tidegate_fallbacks_total", "Exchanges that went on to another target.", "from", "to")
+        self._hedges = Counts("tidegate_hedges_total", "Second attempts beside a late first one.", "outcome")
+        self._rejections = Counts(
+            "tidegate_stream_concurrency_rejections_total", "Attempts that got no slot.", "provider", "reason"
+        )
+        self._transitions = Counts(
+            "tidegate_breaker_transitions_total", "Changes of breakers.", "provider", "model", "to"
+        )
+        self._limited = Counts("tidegate_rate_limited_total", "Requests over a limit.", "scope")
+        self._refusals = Counts("tidegate_refusals_total", "Exchanges refused before any provider was asked.", "code")
+        self._error_frames = 0
+        self._slot_wait = Histogram(STREAM_BOUNDS_S)
+        self._states: list[tuple[str, str, tuple[str, ...], Callable[[], Series]]] = []
         self._connections: Callable[[], int] | None = None
         self._buffered: Callable[[], int] | None = None
         self._dropped_lines: Callable[[], int] | None = None
@@ -146,6 +191,9 @@ class Metrics:
         self._in_flight -= 1
         row = (sample.route, sample.model, sample.provider, sample.status, sample.code)
         self._requests[row] = self._requests.get(row, 0) + 1
+        if sample.refused:
+            self._refusals.add(sample.code)
+        self._error_frames += sample.error_frame
         if sample.path:
             self._paths[sample.path] = self._paths.get(sample.path, 0) + 1
         if sample.overhead_s is not None:
@@ -202,6 +250,36 @@ class Metrics:
         """Count a stream as over."""
         self._streams[provider] -= 1
 
+    # --- admission and dispatch ------------------------------------------------------------------------------------
+
+    def rate_limited(self, scope: str) -> None:
+        """Count a request over a limit."""
+        self._limited.add(scope)
+
+    def retried(self, provider: str, outcome: str) -> None:
+        """Count an attempt after one that failed: `opened`, `failed`, or `denied` by the budget."""
+        self._retries.add(provider, outcome)
+
+    def fell_back(self, source: str, target: str) -> None:
+        """Count an exchange that went on to another target."""
+        self._fallbacks.add(source, target)
+
+    def hedged(self, outcome: str) -> None:
+        """Count a second attempt beside a late first one: `won`, `lost`, `failed` or `denied`."""
+        self._hedges.add(outcome)
+
+    def slot_waited(self, seconds: float) -> None:
+        """Count a wait that came to a slot."""
+        self._slot_wait.observe(seconds)
+
+    def slot_rejected(self, provider: str, reason: str) -> None:
+        """Count an attempt that got no slot: `full`, `deadline` or `gone`."""
+        self._rejections.add(provider, reason)
+
+    def breaker_changed(self, provider: str, model: str, state: str) -> None:
+        """Count a breaker's change."""
+        self._transitions.add(provider, model, state)
+
     # --- what is asked for when scraped ----------------------------------------------------------------------------
 
     def watch_connections(self, count: Callable[[], int]) -> None:
@@ -219,6 +297,10 @@ class Metrics:
     def watch_upstream(self, provider: str, count: Callable[[], tuple[int, int]]) -> None:
         """Take the function that gives a provider's connections: in use, idle."""
         self._upstream[provider] = count
+
+    def watch(self, name: str, documentation: str, labels: tuple[str, ...], series: Callable[[], Series]) -> None:
+        """Take the function that gives a gauge's series, each with its labels' values."""
+        self._states.append((name, documentation, labels, series))
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """Give the page and its content type. Shape: OpenMetrics where `accept` asks for it, else the text format."""
@@ -238,6 +320,7 @@ class Metrics:
         yield from self._exchange_families()
         yield from self._provider_families()
         yield from self._time_families()
+        yield from self._dispatch_families()
         yield from self._watched_families()
 
     def _exchange_families(self) -> Iterator[Metric]:
@@ -296,6 +379,29 @@ class Metrics:
         ):
             family = HistogramMetricFamily(f"tidegate_{name}", documentation, labels=())
             histogram.add_to(family, ())
+            yield family
+
+    def _dispatch_families(self) -> Iterator[Metric]:
+        for counts in (
+            self._retries,
+            self._fallbacks,
+            self._hedges,
+            self._rejections,
+            self._transitions,
+            self._limited,
+            self._refusals,
+        ):
+            yield counts.family()
+        yield _count(
+            "tidegate_stream_error_frames_total", "Streams that ended with an error frame.", self._error_frames
+        )
+        waits = HistogramMetricFamily("tidegate_slot_wait_seconds", "Waits that came to a slot.", labels=())
+        self._slot_wait.add_to(waits, ())
+        yield waits
+        for name, documentation, labels, series in self._states:
+            family = GaugeMetricFamily(name, documentation, labels=labels)
+            for values, value in series():
+                family.add_metric(values, value)
             yield family
 
     def _watched_families(self) -> Iterator[Metric]:

@@ -21,6 +21,7 @@ from tidegate.verdict import (
     CLIENT_GONE,
     CLIENT_SLOW,
     COMPLETED,
+    DEADLINE_EXCEEDED,
     IDLE_TIMEOUT,
     TOTAL_TIMEOUT,
     UPSTREAM_ERROR_FRAME,
@@ -58,7 +59,7 @@ class Relay:
     """One stream on its way to one client. `run` lasts until the stream has ended; `end` ends it from outside."""
 
     __slots__ = (
-        "_blocked_since", "_client", "_clock", "_closed", "_detached", "_detached_at", "_diverts", "_done", "_event_at", "_events",
+        "_blocked_since", "_client", "_clock", "_closed", "_deadline", "_detached", "_detached_at", "_diverts", "_done", "_event_at", "_events",
         "_first_at", "_flowing", "_framer", "_gap_max", "_gaps", "_loop", "_meter", "_out", "_outcome", "_paused",
         "_pieces", "_plain", "_plain_bytes", "_rules", "_send", "_source", "_started_at", "_stream", "_taken",
         "_taken_at", "_timer", "_wrote_at",
@@ -85,6 +86,7 @@ class Relay:
         self._closed = False
         now = self._clock()
         self._started_at = stream.attempt.record.sent_at
+        self._deadline = stream.attempt.admitted.deadline
         self._event_at = self._wrote_at = self._taken_at = now
         self._first_at = 0.0
         self._blocked_since = 0.0
@@ -138,6 +140,15 @@ class Relay:
         self._outcome.end(ending, now, self._stream.head.status)
         if not self._done.done():
             self._done.set_result(None)
+
+    def held(self) -> int:
+        """Give the bytes that came and were not passed on yet: a frame's beginning, or a body's."""
+        return self._framer.held + sum(map(len, self._pieces))
+
+    def backlog(self) -> tuple[int, float]:
+        """Give the bytes that the client has not taken, and for how many seconds it has taken none."""
+        now = self._clock()
+        return self._client.unsent(), now - self._slow_since(now)
 
     def _sum_up(self) -> None:
         """Write down what was seen."""
@@ -386,6 +397,8 @@ class Relay:
             due.append((self._started_at + total_s, TOTAL_TIMEOUT))
         if limits.idle_s and self._events and not self._paused:
             due.append((self._event_at + limits.idle_s, IDLE_TIMEOUT))
+        if self._deadline:
+            due.append((self._deadline, DEADLINE_EXCEEDED))
         if self._detached:
             due.append((self._detached_at + FINISH_S, CLIENT_GONE))
         elif self._rules.slow_client_s:

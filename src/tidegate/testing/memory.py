@@ -112,7 +112,7 @@ class MemorySource:
 class NoBody:
     """Fits exchange.Upload: a request without a body."""
 
-    async def read(self) -> bytes:
+    async def read(self, within_s: float = 0.0) -> bytes:  # noqa: ARG002 (there is nothing to wait for)
         """Give nothing."""
         return b""
 

@@ -5,6 +5,7 @@ import ipaddress
 import socket
 import ssl
 from base64 import b64encode
+from collections.abc import Callable
 from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -12,7 +13,7 @@ import aiohappyeyeballs
 from msgspec import Struct
 
 from tidegate.upstream.connection import UpstreamConnection
-from tidegate.verdict import CONNECT_REFUSED, CONNECT_RESET, CONNECT_TIMEOUT, DNS_FAILED, TLS_FAILED, AttemptFailed
+from tidegate.verdict import CONNECT_REFUSED, CONNECT_RESET, DNS_FAILED, TLS_FAILED, TLS_TIMEOUT, AttemptFailed
 
 HANDSHAKES: Final = 64
 """TLS handshakes at a time: each is milliseconds of CPU, and a herd of them starves running streams."""
@@ -59,8 +60,8 @@ class Dialer:
             self._tls = ssl.create_default_context(cafile=origin.ca_file or None)
             self._tls.set_alpn_protocols(["http/1.1"])
 
-    async def connect(self, connection: UpstreamConnection) -> None:
-        """Connect a protocol. Errors: AttemptFailed (dns_failed, connect_refused, connect_reset, tls_failed)."""
+    async def connect(self, connection: UpstreamConnection, on_tls: Callable[[], None] = lambda: None) -> None:
+        """Connect a protocol; `on_tls` hears when the handshake begins. Errors: AttemptFailed (dns_failed, connect_refused, connect_reset, tls_failed)."""
         origin = self._origin
         try:
             if origin.proxy:
@@ -75,18 +76,19 @@ class Dialer:
         except OSError as error:
             raise AttemptFailed(CONNECT_REFUSED, _why(origin, error)) from error
         try:
-            await self._adopt(sock, connection)
+            await self._adopt(sock, connection, on_tls)
         except BaseException:
             sock.close()
             raise
 
-    async def _adopt(self, sock: socket.socket, connection: UpstreamConnection) -> None:
+    async def _adopt(self, sock: socket.socket, connection: UpstreamConnection, on_tls: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()
         if self._tls is None:
             await loop.create_connection(lambda: connection, sock=sock)
             return
         try:
             async with self._handshakes:
+                on_tls()
                 await loop.create_connection(
                     lambda: connection, sock=sock, ssl=self._tls, server_hostname=self._origin.host
                 )
@@ -94,7 +96,7 @@ class Dialer:
             reason = getattr(error, "verify_message", "") or error.reason or "handshake failed"
             raise AttemptFailed(TLS_FAILED, f"no trusted TLS connection to {self._origin.host!r}: {reason}") from error
         except TimeoutError as error:
-            raise AttemptFailed(CONNECT_TIMEOUT) from error
+            raise AttemptFailed(TLS_TIMEOUT) from error
         except OSError as error:
             raise AttemptFailed(TLS_FAILED, f"{self._origin.host!r} closed the connection during TLS") from error
 

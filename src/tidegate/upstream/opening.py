@@ -35,6 +35,8 @@ MAX_HELD_BYTES: Final = 256 * 1024
 """What is held before the verdict; a longer preamble, or a longer plain body, is passed on as it comes."""
 
 
+_PASSING: Final = frozenset({408, 425})
+"""Statuses below 500 that say nothing against the request itself: it came too slowly, or too early."""
 LOOK_BYTES: Final = 1024
 """A read is looked at in pieces of this size: most often the verdict is in the first, and the rest need not be split."""
 
@@ -46,6 +48,11 @@ class Opening:
         self.providers = providers
         self.metrics = metrics
         self.clock = clock
+        self.opened: set[_Open] = set()
+
+    def held(self) -> int:
+        """Give the bytes that are held for attempts: requests on their way, and what came before the verdict."""
+        return sum(attempt.held() for attempt in self.opened)
 
     def open(self, attempt: Attempt, /) -> "_Open":
         """Give the context of one stream. Errors: AttemptFailed before it is open."""
@@ -55,17 +62,24 @@ class Opening:
 class _Open:
     """Holds: a connection from entry to exit; the provider's gauges count it meanwhile."""
 
-    __slots__ = ("_attempt", "_connection", "_opening", "_provider")
+    __slots__ = ("_attempt", "_connection", "_opening", "_provider", "_reader", "_request_bytes")
 
     def __init__(self, opening: Opening, attempt: Attempt) -> None:
         self._opening = opening
         self._attempt = attempt
         self._provider = opening.providers[attempt.target.provider]
         self._connection: UpstreamConnection | None = None
+        self._reader: _Reader | None = None
+        self._request_bytes = 0
+
+    def held(self) -> int:
+        """Give the bytes of the request while it may be sent, and of what was read until somebody takes it."""
+        return self._request_bytes + (self._reader.held() if self._reader is not None else 0)
 
     async def __aenter__(self) -> Stream:
         metrics = self._opening.metrics
         metrics.provider_call_started(self._provider.name)
+        self._opening.opened.add(self)
         try:
             reader = await self._first_verdict()
         except BaseException:
@@ -98,16 +112,18 @@ class _Open:
         ask, record = attempt.admitted.ask, attempt.record
         body = provider.row.dialect.write_request(ask, attempt.target.model)
         request = provider.write(attempt.admitted.arrival, body)
+        self._request_bytes = len(request)
         fresh = False
         while True:
-            connection = self._connection = await provider.pool.take(fresh=fresh)
+            connection = self._connection = await provider.pool.take(fresh=fresh, on_tls=self._securing)
             record.reused = connection.served > 0
             record.connected_at = record.sent_at = clock()
-            reader = _Reader(self._opening, attempt, provider, connection)
+            reader = self._reader = _Reader(self._opening, attempt, provider, connection)
             reader.changed = body is not ask.body
             connection.send(request, reader)
             fault = await reader.verdict
             if fault is None:
+                self._request_bytes = 0
                 return reader
             if fault.verdict is CONNECT_RESET and record.reused and not connection.heard:
                 # The provider had closed this connection while it was idle: nobody's failure. Once, on a new one.
@@ -121,7 +137,12 @@ class _Open:
                 # The fault's traceback holds this frame: without these names it is no cycle for the collector.
                 del fault, reader, connection
 
+    def _securing(self) -> None:
+        self._attempt.record.securing = True
+
     def _release(self) -> None:
+        self._opening.opened.discard(self)
+        self._reader = None
         connection, self._connection = self._connection, None
         if connection is not None:
             ending = self._attempt.admitted.arrival.outcome.ending
@@ -175,6 +196,10 @@ class _Reader:
         self._buffered = 0
         self._frames = 0
         self._ending: Ending | None = None
+
+    def held(self) -> int:
+        """Give the bytes that were read and that nobody has taken yet."""
+        return sum(map(len, self._kept)) + self._framer.held
 
     # --- Source ----------------------------------------------------------------------------------------------------
 
@@ -333,10 +358,10 @@ class _Reader:
         error = self._dialect.read_error(status, body)
         if status == 429:
             self._fail_with(UPSTREAM_RATE_LIMITED, error, 429)
-        elif 400 <= status < 500:
+        elif 400 <= status < 500 and status not in _PASSING:
             self._fail_with(UPSTREAM_REJECTED, error, status)
         else:
-            self._fail_with(UPSTREAM_FAILED, error, status if 500 <= status <= 599 else 502)
+            self._fail_with(UPSTREAM_FAILED, error, status if 400 <= status <= 599 else 502)
 
     def _fail_error(self, error: ProviderError) -> None:
         """Fail with an error object that came in a 200."""

@@ -52,15 +52,15 @@ class Pool:
         """Give the connections in use and idle."""
         return self.in_use, self.idle
 
-    async def take(self, *, fresh: bool = False) -> UpstreamConnection:
-        """Lend a connection, a new one when `fresh`. Errors: AttemptFailed from the dialer."""
+    async def take(self, *, fresh: bool = False, on_tls: Callable[[], None] = lambda: None) -> UpstreamConnection:
+        """Lend a connection, a new one when `fresh`; `on_tls` hears of a handshake. Errors: AttemptFailed from the dialer."""
         connection = None if fresh else self._pop()
         if connection is None and self._max and self.in_use >= self._max:
             connection = await self._wait()
             if connection is None:
                 self._dialling -= 1  # the right to dial, held since `_wake`, is used now
         if connection is None:
-            connection = await self._dial()
+            connection = await self._dial(on_tls)
         self._lent.add(connection)
         return connection
 
@@ -154,11 +154,11 @@ class Pool:
                 return True
         return False
 
-    async def _dial(self) -> UpstreamConnection:
+    async def _dial(self, on_tls: Callable[[], None] = lambda: None) -> UpstreamConnection:
         connection = UpstreamConnection(self._buffer, self._lost)
         self._dialling += 1
         try:
-            await self._dialer.connect(connection)
+            await self._dialer.connect(connection, on_tls)
         except BaseException as error:
             if isinstance(error, AttemptFailed):
                 self.reachable = False

@@ -9,6 +9,7 @@ from msgspec import Struct
 from tidegate.dialect import Dialect
 from tidegate.dialect.openai_chat import OpenAIChat
 from tidegate.exchange import Arrival
+from tidegate.upstream.credentials import FixedKey, KeyFile
 from tidegate.upstream.pool import Pool
 from tidegate.upstream.settings import ProviderSettings
 from tidegate.wire import Framer
@@ -36,6 +37,7 @@ class Row(Struct, frozen=True):
     framer: Callable[[], Framer]
     signer: Signer
     endpoint: str
+    listing: str = "/models"
 
 
 ROWS: Final[Mapping[str, Row]] = {
@@ -51,26 +53,30 @@ class Provider:
         self.name = settings.name
         self.row = ROWS[settings.kind]
         self.pool = pool
-        self._secrets = tuple(
-            str(secret) for secret in (settings.api_key, *settings.headers.values()) if len(secret) > 3
-        )
-        self._secret_bytes = tuple(secret.encode() for secret in self._secrets)
-        path = urlsplit(settings.base_url).path.rstrip("/") + self.row.endpoint
+        self._credential = KeyFile(settings.api_key_file) if settings.api_key_file else FixedKey(settings.api_key)
+        self._values = tuple(str(value) for value in settings.headers.values())
+        path = urlsplit(settings.base_url).path.rstrip("/")
         fixed = {
             "host": authority,
             "user-agent": agent,
             "content-type": "application/json",
             "accept-encoding": "identity",
-            **dict(self.row.signer(settings.api_key)),
             **{name.lower(): value for name, value in settings.headers.items()},
         }
         self._own = frozenset(name.encode() for name in fixed)
-        lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fixed.items())]
-        self._prefix = "\r\n".join(lines).encode("latin-1")
+        head = "".join(f"\r\n{name}: {value}" for name, value in fixed.items())
+        self._prefix = f"POST {path}{self.row.endpoint} HTTP/1.1{head}".encode("latin-1")
+        self._listing = f"GET {path}{self.row.listing} HTTP/1.1{head}".encode("latin-1")
+        self._overridden = frozenset(name.lower() for name in settings.headers)
+        self._signed_with: str | None = None
+        self._signed = b""
+        self._secrets: tuple[str, ...] = ()
+        self._secret_bytes: tuple[bytes, ...] = ()
+        self._sign()
 
     def write(self, arrival: Arrival, body: bytes) -> bytes:
-        """Give a whole request: our head, what of the client's head may go up, and the body."""
-        parts = [self._prefix]
+        """Give a whole request: our head, signed anew, what of the client's head may go up, and the body."""
+        parts = [self._prefix, self._sign()]
         own = self._own
         for name, value in arrival.headers.items():
             if (name in _UP or name.startswith(_UP_PREFIXES)) and name not in own:
@@ -79,11 +85,25 @@ class Provider:
         parts.append(body)
         return b"".join(parts)
 
+    def write_listing(self) -> bytes:
+        """Give the request for the provider's models."""
+        return b"".join((self._listing, self._sign(), b"\r\n\r\n"))
+
     def redact(self, text: str) -> str:
         """Give a provider's text without the gateway's own secrets, should it quote them."""
         for secret in self._secrets:
             text = text.replace(secret, "***")
         return text
+
+    def _sign(self) -> bytes:
+        """Give the lines that carry the credential as it is now; made again only when it is another."""
+        key = self._credential()
+        if key != self._signed_with:
+            lines = [f"\r\n{name}: {value}" for name, value in self.row.signer(key) if name not in self._overridden]
+            self._signed_with, self._signed = key, "".join(lines).encode("latin-1")
+            self._secrets = tuple(text for text in (*self._credential.known, *self._values) if len(text) > 3)
+            self._secret_bytes = tuple(text.encode() for text in self._secrets)
+        return self._signed
 
     def headers_down(self, headers: tuple[tuple[bytes, bytes], ...]) -> tuple[tuple[bytes, bytes], ...]:
         """Give the headers of an answer that a client may see; the provider's own limits get a name of their own.

@@ -1,0 +1,220 @@
+"""Rate limits: what a request charges, how a refusal reads, and what is given back when the exchange is over.
+
+The head decides what it can before the body is read, and uses nothing; then everything is used at once, or nothing.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from tidegate.admission.address import group
+from tidegate.admission.settings import RateSettings
+from tidegate.admission.store import Charge, Level, Limit, RateStore, Scope
+from tidegate.exchange import Arrival, Ask, Identity, Model, Outcome
+from tidegate.kernel.backoff import retry_after
+from tidegate.verdict import RATE_LIMITED, Refused
+
+BYTES_PER_TOKEN: Final = 4
+IMAGE_TOKENS: Final = 1000
+"""What an image is taken for; nobody knows its size before the provider does."""
+OUTPUT_TOKENS: Final = 1024
+"""What an answer is taken for whose length the client left open."""
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+_IMAGE: Final = b'"data:image'
+_BASE64: Final = b";base64,"
+_IMAGE_KINDS: Final = (b'"image_url"', b'"input_image"', b'"image"')
+_WHO: Final[dict[Scope, str]] = {
+    "key": "this key",
+    "ip": "this address",
+    "model": "this model",
+    "tenant": "this tenant",
+}
+
+
+class Rates:
+    """The rules of `limits.rate`. Shape: `on_refused` hears the scope of the rule that refused."""
+
+    def __init__(
+        self,
+        rules: Iterable[RateSettings],
+        store: RateStore,
+        chance: Callable[[], float],
+        on_refused: Callable[[Scope], None],
+    ) -> None:
+        self._limits = tuple(limit for number, rule in enumerate(rules) for limit in _limits(number, rule))
+        # The model's name is in the body.
+        self._early = tuple(limit for limit in self._limits if limit.by != "model")
+        self._counts_tokens = any(limit.unit == "tokens" for limit in self._limits)
+        self._store = store
+        self._chance = chance
+        self._on_refused = on_refused
+
+    async def look(self, arrival: Arrival, identity: Identity) -> None:
+        """Refuse what the head alone shows to be too much; nothing is used. Errors: Refused (rate_limited)."""
+        subjects = _subjects(arrival, identity, "")
+        charges = [Charge(limit, subjects[limit.by], 1) for limit in self._early]
+        levels = await self._store.look(charges)
+        for level in levels:
+            if level.wait_s:
+                raise self._refusal(levels)
+
+    async def take(self, arrival: Arrival, identity: Identity, model: Model, ask: Ask) -> "Reservation":
+        """Use all that a request needs, or nothing. Errors: Refused (rate_limited)."""
+        subjects = _subjects(arrival, identity, model.name)
+        asked = input_tokens(ask.body) if self._counts_tokens else 0
+        tokens = asked + (ask.max_tokens or OUTPUT_TOKENS) * max(1, ask.choices)
+        charges = [
+            Charge(limit, subjects[limit.by], min(tokens, limit.capacity) if limit.unit == "tokens" else 1)
+            for limit in self._limits
+        ]
+        levels = await self._store.spend(charges)
+        for level in levels:
+            if level.wait_s:
+                raise self._refusal(levels)
+        return Reservation(self._store, charges, asked, shown(levels))
+
+    def _refusal(self, levels: Sequence[Level]) -> Refused:
+        worst = max(levels, key=lambda level: level.wait_s)
+        limit = worst.limit
+        self._on_refused(limit.by)
+        measure = "streams at a time" if limit.unit == "streams" else f"{limit.unit} a minute"
+        return Refused(
+            RATE_LIMITED,
+            f"the limit of {limit.quantity} {measure} for {_WHO[limit.by]} is used up (limits.rate)",
+            headers=(retry_after(worst.wait_s, self._chance()), *shown(levels)),
+        )
+
+
+class Reservation:
+    """What one exchange has used so far. Holds: the charges, until `settle` makes them what they should have been."""
+
+    __slots__ = ("_charges", "_input_tokens", "_store", "headers")
+
+    def __init__(self, store: RateStore, charges: Sequence[Charge], input_tokens: int, headers: Headers) -> None:
+        self._store = store
+        self._charges = charges
+        self._input_tokens = input_tokens
+        self.headers = headers
+
+    async def settle(self, outcome: Outcome, *, cancelled: bool) -> None:
+        """Give back what the exchange did not come to, and add what it came to beyond the reservation."""
+        counts, tokens = self._spent(outcome, cancelled=cancelled)
+        due = {"requests": 1 if counts else 0, "tokens": tokens, "streams": 0}
+        settled = [
+            Charge(charge.limit, charge.subject, due[charge.limit.unit] - charge.amount)
+            for charge in self._charges
+            if due[charge.limit.unit] != charge.amount
+        ]
+        if settled:
+            await self._store.settle(settled)
+
+    def _spent(self, outcome: Outcome, *, cancelled: bool) -> tuple[bool, int]:
+        """Give whether the request counts, and its tokens.
+
+        Shape: a stream that never opened is not charged, but for what was sent to a provider when its client left.
+        """
+        if any(attempt.content_at for attempt in outcome.attempts):
+            usage, flowing = outcome.usage, outcome.flowing
+            if usage is not None:
+                return True, usage.input_tokens + usage.output_tokens
+            return True, self._input_tokens + max(flowing.frames, flowing.content_bytes // BYTES_PER_TOKEN)
+        if cancelled and any(attempt.sent_at for attempt in outcome.attempts):
+            return True, self._input_tokens
+        return False, 0
+
+
+def input_tokens(body: bytes) -> int:
+    """Judge a request's input by its bytes: text by its length, images by their number, not by their data."""
+    size, images = len(body), _images(body)
+    at = body.find(_IMAGE)
+    while at >= 0:
+        end = body.find(b'"', at + 1)
+        end = len(body) if end < 0 else end
+        data = body.find(_BASE64, at, end)
+        if data >= 0 and body[at - 1 : at] != b"\\":  # not a text that speaks of one
+            size -= end - data - len(_BASE64)
+        at = body.find(_IMAGE, end)
+    return size // BYTES_PER_TOKEN + images * IMAGE_TOKENS
+
+
+def _images(body: bytes) -> int:
+    """Count the parts of messages that are images: those whose `type` says so."""
+    if b"image" not in body:
+        return 0
+    found = 0
+    for kind in _IMAGE_KINDS:
+        at = body.find(kind)
+        while at >= 0:
+            # A key may be called so, too; a value has a colon before it and `type` before that.
+            found += body[max(0, at - 32) : at].rstrip().removesuffix(b":").rstrip().endswith(b'"type"')
+            at = body.find(kind, at + 1)
+    return found
+
+
+def _limits(number: int, rule: RateSettings) -> Iterable[Limit]:
+    """Give the limits of a rule. Shape: cheapest first."""
+    name = f"{number}:{rule.by}"
+    if rule.max_streams:
+        yield Limit.at_a_time(f"{name}:streams", rule.by, rule.max_streams)
+    if rule.requests_per_minute:
+        yield Limit.per_minute(f"{name}:requests", rule.by, "requests", rule.requests_per_minute, rule.burst)
+    if rule.tokens_per_minute:
+        yield Limit.per_minute(f"{name}:tokens", rule.by, "tokens", rule.tokens_per_minute)
+
+
+def _subjects(arrival: Arrival, identity: Identity, model: str) -> dict[Scope, str]:
+    """Give whose bucket it is, for each scope. Shape: those without a key, or without a tenant, have one together."""
+    return {"key": identity.key_id, "ip": group(arrival.peer), "model": model, "tenant": identity.tenant}
+
+
+# --- headers -------------------------------------------------------------------------------------------------------
+
+
+def shown(levels: Iterable[Level]) -> Headers:
+    """Give the headers that show how the tightest limits of requests and of tokens stand.
+
+    Source: draft-ietf-httpapi-ratelimit-headers-11; the `x-` ones as OpenAI's API sends them.
+    """
+    requests, tokens = _tightest(levels, "requests"), _tightest(levels, "tokens")
+    policies: list[bytes] = []
+    states: list[bytes] = []
+    headers: list[tuple[bytes, bytes]] = []
+    for level, name, unit in ((requests, b"default", b""), (tokens, b"tokens", b';qu="tokens"')):
+        if level is None:
+            continue
+        limit, left, reset_s = level.limit, level.remaining, level.reset_s
+        kind = limit.unit.encode()
+        policies.append(b'"%b";q=%d;w=60%b' % (name, limit.quantity, unit))
+        states.append(b'"%b";r=%d;t=%d' % (name, left, math.ceil(reset_s)))
+        headers += (
+            (b"x-ratelimit-limit-" + kind, b"%d" % limit.quantity),
+            (b"x-ratelimit-remaining-" + kind, b"%d" % left),
+            (b"x-ratelimit-reset-" + kind, duration(reset_s)),
+        )
+    if not policies:
+        return ()
+    return ((b"ratelimit-policy", b", ".join(policies)), (b"ratelimit", b", ".join(states)), *headers)
+
+
+def _tightest(levels: Iterable[Level], unit: str) -> Level | None:
+    """Give the level with the least share left; one that refuses comes before all that do not."""
+    return min(
+        (level for level in levels if level.limit.unit == unit),
+        key=lambda level: (not level.wait_s, level.remaining / level.limit.capacity),
+        default=None,
+    )
+
+
+def duration(seconds: float) -> bytes:
+    """Give a duration as OpenAI writes one: `20ms`, `1.5s`, `6m0s`. Shape: rounded up to a millisecond."""
+    millis = math.ceil(seconds * 1000 - 1e-3)
+    if millis < 1000:
+        return b"%dms" % max(0, millis)
+    minutes, millis = divmod(millis, 60_000)
+    rest = (b"%.3f" % (millis / 1000)).rstrip(b"0").rstrip(b".") + b"s"
+    if not minutes:
+        return rest
+    hours, minutes = divmod(minutes, 60)
+    return (b"%dh%dm" % (hours, minutes) if hours else b"%dm" % minutes) + rest

@@ -1,0 +1,166 @@
+"""What is remembered about targets and their providers between exchanges, and across reloads."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
+
+from msgspec import Struct
+
+from tidegate.dispatch.breaker import Breaker, BreakerState
+from tidegate.dispatch.budget import Budget
+from tidegate.dispatch.settings import BreakerSettings, RetryBudgetSettings, RetrySettings, SlotSettings
+from tidegate.dispatch.slots import Slots
+from tidegate.exchange import Target
+
+DECAY_S: Final = 10.0
+"""How fast a first-token time is forgotten: to a third in so many seconds."""
+PENALTY_S: Final = 1.0
+"""What a failure counts as at least, and a target that is asked but has not answered yet."""
+WORST_S: Final = 60.0
+"""What failures in a row add up to at most, so that they can be forgotten."""
+
+
+class ProviderRules(Struct, frozen=True):
+    """How attempts at one provider are made. Shape: `host` is its origin; budgets belong to (provider, host)."""
+
+    name: str
+    host: str
+    retry: RetrySettings = RetrySettings()
+    retry_budget: RetryBudgetSettings = RetryBudgetSettings()
+    slots: SlotSettings = SlotSettings()
+    breaker: BreakerSettings = BreakerSettings()
+
+
+class TargetState:
+    """One target as it stands: how busy and quick it is, and whether it may be called."""
+
+    __slots__ = ("_at", "_peak_s", "breaker", "budget", "cool_until", "in_flight", "key", "label", "retry", "slots")
+
+    def __init__(
+        self, key: tuple[str, str], rules: ProviderRules, breaker: Breaker, budget: Budget, slots: tuple[Slots, ...]
+    ) -> None:
+        self.key = key
+        self.label = "/".join(key)
+        self.retry = rules.retry
+        self.breaker = breaker
+        self.budget = budget
+        self.slots = slots
+        self.in_flight = 0
+        self.cool_until = 0.0
+        self._peak_s = 0.0
+        self._at = 0.0
+
+    def available(self, now: float) -> bool:
+        """Whether it may be called: its breaker lets through, and its provider has not asked for a pause."""
+        return now >= self.cool_until and self.breaker.admits(now)
+
+    def wait_s(self, now: float) -> float:
+        """Give the seconds until it may be available; while it is probed nobody knows, and a breaker's whole pause counts."""
+        wait_s = max(self.cool_until - now, self.breaker.wait_s(now))
+        return wait_s if wait_s > 0 else self.breaker.settings.open_for_s
+
+    def cool(self, until: float) -> None:
+        """Leave it alone until an instant; never shortens."""
+        self.cool_until = max(self.cool_until, until)
+
+    def took(self, seconds: float, now: float) -> None:
+        """Take a first-token time: a peak counts at once, and fades. Source: Finagle's peak EWMA."""
+        kept = math.exp(-(now - self._at) / DECAY_S)
+        self._peak_s = seconds if seconds > self._peak_s else self._peak_s * kept + seconds * (1 - kept)
+        self._at = now
+
+    def failed(self, seconds: float, now: float) -> None:
+        """Take a failure: quick ones must not make a target look quick."""
+        self.took(min(max(2 * self._peak_s, seconds, PENALTY_S), WORST_S), now)
+
+    def cost(self, now: float) -> float:
+        """Give what another attempt would have to wait."""
+        if not self._peak_s:
+            return PENALTY_S * self.in_flight
+        return self._peak_s * math.exp(-(now - self._at) / DECAY_S) * (self.in_flight + 1)
+
+
+class Fleet:
+    """All targets of a configuration.
+
+    Holds: of `before`, the fleet it replaces, each part whose settings are the same; slots in use are kept in any case.
+    """
+
+    def __init__(
+        self,
+        providers: Iterable[ProviderRules],
+        targets: Iterable[Target],
+        *,
+        now: float,
+        on_breaker: Callable[[tuple[str, str], BreakerState], None] = lambda *_: None,
+        before: "Fleet | None" = None,
+    ) -> None:
+        self._before = before
+        self._on_breaker = on_breaker
+        self.budgets: dict[tuple[str, str], Budget] = {}
+        self.slots: dict[tuple[str, str], Slots] = {}
+        self.states: dict[tuple[str, str], TargetState] = {}
+        rules = {provider.name: provider for provider in providers}
+        for provider in rules.values():
+            self.budgets[provider.name, provider.host] = self._budget(provider, now)
+            if provider.slots.max_streams:
+                self.slots[provider.name, ""] = self._slots((provider.name, ""), provider.slots)
+        for target in targets:
+            if target.key not in self.states:
+                self.states[target.key] = self._state(target, rules[target.provider])
+        if before is not None:
+            for key in before.slots.keys() - self.slots.keys():
+                before.slots[key].resize(SlotSettings())  # who waits there need not any more
+        self._before = None
+
+    def __getitem__(self, key: tuple[str, str]) -> TargetState:
+        return self.states[key]
+
+    def slots_of(self, key: tuple[str, str]) -> tuple[Slots, ...]:
+        """Give what bounds a target's streams, the narrowest first."""
+        return self.states[key].slots
+
+    def breaker_of(self, key: tuple[str, str]) -> Breaker:
+        """Give a target's breaker."""
+        return self.states[key].breaker
+
+    def _state(self, target: Target, rules: ProviderRules) -> TargetState:
+        old = self._before.states.get(target.key) if self._before is not None else None
+        key, slots = target.key, []
+        if target.max_streams:
+            own = SlotSettings(
+                max_streams=target.max_streams,
+                max_queue=rules.slots.max_queue,
+                max_queue_wait_s=rules.slots.max_queue_wait_s,
+            )
+            self.slots[key] = self._slots(key, own)
+            slots.append(self.slots[key])
+        if rules.slots.max_streams:
+            slots.append(self.slots[rules.name, ""])
+        budget = self.budgets[rules.name, rules.host]
+        if old is not None and old.breaker.settings == rules.breaker and old.budget is budget:
+            old.slots, old.retry = tuple(slots), rules.retry
+            return old
+        breaker = Breaker(rules.breaker, lambda state: self._on_breaker(key, state))
+        return TargetState(key, rules, breaker, budget, tuple(slots))
+
+    def _budget(self, provider: ProviderRules, now: float) -> Budget:
+        old = self._before.budgets.get((provider.name, provider.host)) if self._before is not None else None
+        if old is not None and old.settings == provider.retry_budget:
+            return old
+        return Budget(provider.retry_budget, now)
+
+    def _slots(self, key: tuple[str, str], settings: SlotSettings) -> Slots:
+        old = self._before.slots.get(key) if self._before is not None else None
+        if old is None:
+            return Slots(settings)
+        old.resize(settings)
+        return old
+
+
+def waiting_and_used(slots: Mapping[tuple[str, str], Slots], provider: str) -> tuple[int, int]:
+    """Give how many streams of a provider wait for a slot, and how many have one."""
+    own = [slot for (name, _), slot in slots.items() if name == provider]
+    shared = slots.get((provider, ""))
+    in_use = shared.in_use if shared is not None else sum(slot.in_use for slot in own)
+    return sum(slot.waiting for slot in own), in_use

@@ -1,0 +1,108 @@
+"""Two attempts that race: when the first is late, a second begins beside it, and whoever opens first wins."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from tidegate.dispatch.trial import Trial
+from tidegate.exchange import Stream
+from tidegate.tasks import Tasks
+from tidegate.verdict import CANCELLED, AttemptFailed
+
+
+class Runner:
+    """A trial in a task of its own, from its entry to its exit. Shape: `opened` gives the stream, or why there is none.
+
+    Holds: the task, until `over`. A context is left in the task that entered it, which no other way can promise.
+    """
+
+    __slots__ = ("_released", "_task", "opened", "trial")
+
+    def __init__(self, trial: Trial, tasks: Tasks) -> None:
+        self.trial = trial
+        self.opened: asyncio.Future[Stream | AttemptFailed] = asyncio.get_running_loop().create_future()
+        self._released = asyncio.Event()
+        self._task = tasks.spawn(self._run())
+
+    async def _run(self) -> None:
+        try:
+            stream = await self.trial.open()
+        except AttemptFailed as failed:
+            self.opened.set_result(failed)
+            return
+        except asyncio.CancelledError:
+            self.opened.cancel()
+            raise
+        except Exception as error:  # noqa: BLE001 (handed on to whoever races)
+            self.opened.set_exception(error)
+            self.opened.exception()  # seen, should nobody be there to look
+            return
+        self.opened.set_result(stream)
+        try:
+            await self._released.wait()
+        finally:
+            await self.trial.close()
+
+    def release(self) -> None:
+        """Let the attempt end as the exchange has."""
+        self._released.set()
+
+    def cancel(self) -> None:
+        """Break the attempt off; its connection is closed by the time it is `over`."""
+        if self.trial.record.verdict is None:
+            self.trial.record.verdict = CANCELLED
+        self._task.cancel()
+
+    async def over(self) -> None:
+        """Wait until the attempt has ended, also while whoever waits is being cancelled; that goes on afterwards."""
+        cancelled: asyncio.CancelledError | None = None
+        while not self._task.done():
+            try:
+                await asyncio.wait((self._task,))
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if cancelled is not None:
+            raise cancelled
+        if not self._task.cancelled():
+            self._task.result()
+
+
+async def race(first: Trial, after_s: float, rival: Callable[[], Trial | None], tasks: Tasks) -> tuple[Runner, Stream]:
+    """Open a stream by one attempt, or by two when the first is late. Holds: the loser is over when this returns.
+
+    Shape: `rival` gives None where there is no target, or no budget, for a second. Errors: the last AttemptFailed.
+    """
+    runners = [Runner(first, tasks)]
+    try:
+        await asyncio.wait((runners[0].opened,), timeout=after_s)
+        if not runners[0].opened.done():
+            second = rival()
+            if second is not None:
+                runners.append(Runner(second, tasks))
+        winner, stream = await _first_open(runners)
+        await _break_off(runner for runner in runners if runner is not winner)
+    except BaseException:
+        await _break_off(runners)
+        raise
+    return winner, stream
+
+
+async def _first_open(runners: Iterable[Runner]) -> tuple[Runner, Stream]:
+    pending = {runner.opened: runner for runner in runners}
+    while True:
+        done, _ = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        for opened in [future for future in pending if future in done]:
+            runner = pending.pop(opened)
+            result = opened.result()
+            if isinstance(result, Stream):
+                return runner, result
+            if not pending:
+                raise result
+
+
+async def _break_off(runners: Iterable[Runner]) -> None:
+    """Cancel attempts, all before waiting for any."""
+    broken = list(runners)
+    for runner in broken:
+        runner.cancel()
+    for runner in broken:
+        await runner.over()

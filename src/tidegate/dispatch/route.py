@@ -1,0 +1,96 @@
+"""Which target is next: by priority, then by the model's balance; what cannot be called now is skipped."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from random import Random
+from typing import Final
+
+from tidegate.dispatch.balance import Group, Member, hash64
+from tidegate.dispatch.fleet import Fleet
+from tidegate.exchange import Admitted, Model, Target
+from tidegate.kernel.backoff import retry_after
+from tidegate.verdict import BREAKER_OPEN, UPSTREAM_RATE_LIMITED, AttemptFailed
+
+MAX_STICKY_BYTES: Final = 1024
+"""Of what a client sends to stick by, more is not looked at."""
+
+
+class Router:
+    """Plans exchanges. Holds: for each configured model the turns its targets took."""
+
+    def __init__(self, fleet: Fleet, chance: Random) -> None:
+        self.fleet = fleet
+        self.chance = chance
+        self._groups: dict[str, tuple[Group, ...]] = {}
+
+    def plan(self, admitted: Admitted) -> "Plan":
+        """Give the plan of one exchange."""
+        return Plan(self, admitted)
+
+    def groups(self, model: Model) -> tuple[Group, ...]:
+        """Give a model's targets by priority, the first in front; those without weight take no part."""
+        groups = self._groups.get(model.name)
+        if groups is None:
+            members: dict[int, list[Member]] = {}
+            for index, target in enumerate(model.targets):
+                if target.weight:
+                    state = self.fleet[target.key]
+                    members.setdefault(target.priority, []).append(Member(index, state.label, target.weight, state))
+            groups = tuple(Group(model.balance, members[priority], self.chance) for priority in sorted(members))
+            self._groups[model.name] = groups
+        return groups
+
+
+class Plan:
+    """The targets of one exchange in the order they are to be tried, each once."""
+
+    __slots__ = ("_admitted", "_groups", "_left", "_model", "_router")
+
+    def __init__(self, router: Router, admitted: Admitted) -> None:
+        self._router = router
+        self._admitted = admitted
+        self._model = admitted.model
+        self._groups: Iterator[Group] = iter(router.groups(admitted.model))
+        self._left: Sequence[Member] = ()
+
+    def next(self, now: float) -> Target | None:
+        """Give the next target that can be called now; None when none is left."""
+        targets, fleet = self._model.targets, self._router.fleet
+        while True:
+            left, self._left = self._left, ()
+            for position, member in enumerate(left):
+                target = targets[member.index]
+                if fleet[target.key].available(now):
+                    self._left = left[position + 1 :]
+                    return target
+            group = next(self._groups, None)
+            if group is None:
+                return None
+            able = [member for member in group.members if fleet[targets[member.index].key].available(now)]
+            if able:
+                self._left = group.order(able, self._sticky_key(), now)
+
+    def unavailable(self, now: float) -> AttemptFailed:
+        """Give why there was no target to begin with, and when there may be one."""
+        states = [self._router.fleet[target.key] for target in self._model.targets if target.weight]
+        soonest = min(states, key=lambda state: state.wait_s(now))
+        cooling = soonest.cool_until > now
+        verdict = UPSTREAM_RATE_LIMITED if cooling else BREAKER_OPEN
+        message = "every target of this model was told to wait by its provider" if cooling else ""
+        wait = retry_after(soonest.wait_s(now), self._router.chance.random())
+        return AttemptFailed(verdict, message, headers=(wait,))
+
+    def _sticky_key(self) -> int:
+        """Give what the exchange sticks by: the header or member that the model names, else the client's key; 0 is nothing."""
+        model, admitted = self._model, self._admitted
+        if model.balance != "sticky":
+            return 0
+        if model.sticky_by == "user":
+            value = admitted.ask.user.encode()
+        else:
+            value = _header(admitted.arrival.headers, model.sticky_by)
+        value = value or admitted.identity.key_id.encode()
+        return hash64(value[:MAX_STICKY_BYTES]) if value else 0
+
+
+def _header(headers: Mapping[bytes, bytes], name: str) -> bytes:
+    return headers.get(name.lower().encode(), b"")

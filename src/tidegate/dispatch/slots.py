@@ -1,0 +1,206 @@
+"""Slots: the right to hold one stream open. Who finds none free waits in line; a slot changes hands without a gap."""
+
+import asyncio
+import math
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from random import Random
+from types import TracebackType
+from typing import Protocol
+
+from tidegate.dispatch.service import Layer, Service
+from tidegate.dispatch.settings import SlotSettings
+from tidegate.exchange import Attempt, Stream
+from tidegate.kernel.backoff import retry_after
+from tidegate.verdict import QUEUE_FULL, QUEUE_TIMEOUT, AttemptFailed, Verdict
+
+
+class Slots:
+    """A bounded number of slots and a line of who waits for one.
+
+    Holds: `in_use` never passes `max_streams`; a slot that is given back goes to the first in line at once. Shape: `peak`
+    is the most that were in use.
+    """
+
+    __slots__ = ("_limit", "_line", "in_use", "peak", "settings")
+
+    def __init__(self, settings: SlotSettings) -> None:
+        self.settings = settings
+        self._limit = settings.max_streams or math.inf
+        self.in_use = 0
+        self.peak = 0
+        self._line: OrderedDict[asyncio.Future[None], None] = OrderedDict()
+
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return len(self._line)
+
+    @property
+    def full(self) -> bool:
+        """Whether nobody else may wait."""
+        return len(self._line) >= self.settings.max_queue
+
+    def take_nowait(self) -> bool:
+        """Take a slot if one is free and nobody waits for it."""
+        if self._line or self.in_use >= self._limit:
+            return False
+        self._lend()
+        return True
+
+    async def wait_taken(self, *, first: bool) -> None:
+        """Wait for a slot; `first` goes to the head of the line. Holds: a slot, unless it was cancelled."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._line[waiter] = None
+        if first:
+            self._line.move_to_end(waiter, last=False)
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            if waiter.cancelled():
+                self._line.pop(waiter, None)
+            else:
+                self.give_back()  # it came in the same moment
+            raise
+
+    def give_back(self) -> None:
+        """Give a slot back, or hand it to the first in line."""
+        self.in_use -= 1
+        self._serve()
+
+    def resize(self, settings: SlotSettings) -> None:
+        """Take other limits; who has a slot keeps it."""
+        self.settings = settings
+        self._limit = settings.max_streams or math.inf
+        self._serve()
+
+    def _serve(self) -> None:
+        while self._line and self.in_use < self._limit:
+            waiter, _ = self._line.popitem(last=False)
+            if not waiter.done():
+                self._lend()
+                waiter.set_result(None)
+
+    def _lend(self) -> None:
+        self.in_use += 1
+        self.peak = max(self.peak, self.in_use)
+
+
+class SlotCounts(Protocol):
+    """What is counted about waiting."""
+
+    def slot_waited(self, seconds: float, /) -> None:
+        """Count a wait that came to a slot."""
+        ...
+
+    def slot_rejected(self, provider: str, reason: str, /) -> None:
+        """Count one that did not: `full`, `deadline` or `gone`."""
+        ...
+
+
+def slotting(
+    slots_of: Callable[[tuple[str, str]], Sequence[Slots]],
+    counts: SlotCounts,
+    clock: Callable[[], float],
+    chance: Random,
+) -> Layer:
+    """Give the layer that holds a slot for each attempt, from before any network work to the end of its stream."""
+
+    def layer(inner: Service[Attempt]) -> Service[Attempt]:
+        return _Slotting(inner, slots_of, counts, clock, chance)
+
+    return layer
+
+
+class _Slotting:
+    __slots__ = ("chance", "clock", "counts", "inner", "slots_of")
+
+    def __init__(
+        self,
+        inner: Service[Attempt],
+        slots_of: Callable[[tuple[str, str]], Sequence[Slots]],
+        counts: SlotCounts,
+        clock: Callable[[], float],
+        chance: Random,
+    ) -> None:
+        self.inner = inner
+        self.slots_of = slots_of
+        self.counts = counts
+        self.clock = clock
+        self.chance = chance
+
+    def open(self, ask: Attempt, /) -> AbstractAsyncContextManager[Stream]:
+        slots = self.slots_of(ask.target.key)
+        context = self.inner.open(ask)
+        return _Slotted(self, context, ask, slots) if slots else context
+
+
+class _Slotted:
+    """Holds: a slot of each, from entry to exit."""
+
+    __slots__ = ("_attempt", "_context", "_layer", "_slots", "_taken")
+
+    def __init__(
+        self,
+        layer: _Slotting,
+        context: AbstractAsyncContextManager[Stream],
+        attempt: Attempt,
+        slots: Sequence[Slots],
+    ) -> None:
+        self._layer = layer
+        self._context = context
+        self._attempt = attempt
+        self._slots = slots
+        self._taken: list[Slots] = []
+
+    async def __aenter__(self) -> Stream:
+        try:
+            for slots in self._slots:
+                if not slots.take_nowait():
+                    await self._wait(slots)
+                self._taken.append(slots)
+            return await self._context.__aenter__()
+        except BaseException:
+            self._give_back()
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self._context.__aexit__(kind, error, trace)
+        finally:
+            self._give_back()
+
+    def _give_back(self) -> None:
+        taken, self._taken = self._taken, []
+        for slots in reversed(taken):
+            slots.give_back()
+
+    async def _wait(self, slots: Slots) -> None:
+        layer, attempt = self._layer, self._attempt
+        provider, began = attempt.target.provider, layer.clock()
+        if slots.full and not attempt.again:
+            raise self._refusal(QUEUE_FULL, "full", 1.0)
+        try:
+            async with asyncio.timeout(self._patience_s(slots, began)):
+                await slots.wait_taken(first=attempt.again)
+        except TimeoutError:
+            raise self._refusal(QUEUE_TIMEOUT, "deadline", slots.settings.max_queue_wait_s) from None
+        except asyncio.CancelledError:
+            layer.counts.slot_rejected(provider, "gone")
+            raise
+        waited_s = layer.clock() - began
+        attempt.record.queued_s += waited_s
+        layer.counts.slot_waited(waited_s)
+
+    def _patience_s(self, slots: Slots, now: float) -> float | None:
+        """Give how long to wait at most: the queue's limit or the exchange's deadline, whichever is nearer."""
+        limit_s, deadline = slots.settings.max_queue_wait_s, self._attempt.admitted.deadline
+        limits = [limit_s] * (limit_s > 0) + [max(0.0, deadline - now)] * (deadline > 0)
+        return min(limits, default=None)
+
+    def _refusal(self, verdict: Verdict, reason: str, wait_s: float) -> AttemptFailed:
+        self._layer.counts.slot_rejected(self._attempt.target.provider, reason)
+        return AttemptFailed(verdict, headers=(retry_after(wait_s, self._layer.chance.random()),))

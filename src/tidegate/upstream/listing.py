@@ -1,0 +1,118 @@
+"""Which models a provider has: asked for when somebody wants to know, by one request at a time, and remembered.
+
+A listing that fails never takes away what a former one has found.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from tidegate.exchange import Ending, ReplyHead
+from tidegate.tasks import Tasks
+from tidegate.upstream.providers import Provider
+from tidegate.verdict import COMPLETED, UPSTREAM_FAILED, AttemptFailed
+
+FRESH_S: Final = 300.0
+"""How long a listing is not asked for again."""
+FAILED_S: Final = 15.0
+"""The same after one that failed."""
+TIMEOUT_S: Final = 5.0
+MAX_BYTES: Final = 4 * 1024 * 1024
+MAX_MODELS: Final = 10_000
+
+
+class _Model(Struct):
+    id: str
+
+
+class _Page(Struct):
+    data: list[_Model]
+
+
+_decode = msgspec.json.Decoder(_Page).decode
+
+
+class Listing:
+    """The models of one provider. Holds: a task while one is being asked for."""
+
+    def __init__(self, provider: Provider, clock: Callable[[], float]) -> None:
+        self._provider = provider
+        self._clock = clock
+        self._names: tuple[str, ...] = ()
+        self._due = 0.0
+        self._tasks = Tasks()
+        self._asking: asyncio.Task[None] | None = None
+
+    async def names(self) -> tuple[str, ...]:
+        """Give the names, freshly asked for where they are old; the last known where that fails."""
+        if self._clock() >= self._due:
+            if self._asking is None or self._asking.done():
+                self._asking = self._tasks.spawn(self._ask())
+            await asyncio.shield(self._asking)
+        return self._names
+
+    async def close(self) -> None:
+        """Stop asking."""
+        await self._tasks.close()
+
+    async def _ask(self) -> None:
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                self._names = await self._fetch()
+            self._due = self._clock() + FRESH_S
+        except (AttemptFailed, TimeoutError, msgspec.DecodeError) as error:
+            self._due = self._clock() + FAILED_S
+            why = error.verdict.code if isinstance(error, AttemptFailed) else type(error).__name__
+            structlog.get_logger().warning("listing_failed", provider=self._provider.name, reason=why)
+
+    async def _fetch(self) -> tuple[str, ...]:
+        pool = self._provider.pool
+        connection = await pool.take()
+        page = _Body()
+        try:
+            connection.send(self._provider.write_listing(), page)
+            body = await page.body
+        finally:
+            pool.give_back(connection)
+        return tuple(model.id for model in _decode(body).data[:MAX_MODELS])
+
+
+class _Body:
+    """The sink of one answer. Shape: `body` gives all of it. Errors: AttemptFailed unless it is a whole 200."""
+
+    def __init__(self) -> None:
+        self.body: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._status = 0
+
+    def bind(self, flow: object, /) -> None:
+        """Nothing flows back."""
+
+    def start(self, head: ReplyHead, /) -> None:
+        """Take the status."""
+        self._status = head.status
+
+    def write(self, data: bytes, /) -> None:
+        """Keep a part."""
+        self._size += len(data)
+        if self._size <= MAX_BYTES:
+            self._parts.append(data)
+
+    def finish(self, ending: Ending, /) -> None:
+        """Give what came, or why it is of no use."""
+        if self.body.done():
+            return
+        if ending.verdict is not COMPLETED:
+            self.body.set_exception(AttemptFailed(ending.verdict))
+        elif self._status != 200 or self._size > MAX_BYTES:
+            self.body.set_exception(AttemptFailed(UPSTREAM_FAILED, f"the provider answered {self._status}"))
+        else:
+            self.body.set_result(b"".join(self._parts))
+
+    def abort(self) -> None:
+        """Nothing to stop."""
