@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from harness import Raw, Reply, Running, gateway
@@ -75,6 +76,20 @@ def stalling(*pieces: bytes) -> Script:
         await peer.wait_closed_by_peer()
 
     return script
+
+
+@contextmanager
+def full_backlog() -> Iterator[int]:
+    """Listen on a port that answers no further connection."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(4):
+            filler = stack.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        yield int(listener.getsockname()[1])
 
 
 @asynccontextmanager

@@ -34,6 +34,7 @@ from tidegate.gateway import Gateway
 from tidegate.ledger.ledger import Ledger, LogStore, MemoryStore, MetricsStore, Names
 from tidegate.observe.metrics import Metrics
 from tidegate.relay.relay import Relay, RelayRules
+from tidegate.relay.translate import TranslatingRelay
 from tidegate.tasks import Tasks, together
 from tidegate.upstream.dial import Dialer, Origin
 from tidegate.upstream.opening import Opening
@@ -53,12 +54,12 @@ LAST_WORDS_S = 2.0
 
 
 class Tidegate:
-    """The gateway of one process.
+    """The gateway of one process. Shape: `translates` has every stream translated, so that this road can be measured.
 
     Holds: two listening sockets, from `start` to `stop`; connections and pools until `stop` is over.
     """
 
-    def __init__(self, config: Config, proxies: Mapping[str, str] | None = None) -> None:
+    def __init__(self, config: Config, proxies: Mapping[str, str] | None = None, *, translates: bool = False) -> None:
         self._config = config
         self.clock = time.monotonic
         self.draining = False
@@ -73,7 +74,7 @@ class Tidegate:
         self.rules = self._rules()
         self._chance = Random()  # noqa: S311 (spreads load and waits; guards nothing)
         self._hedges = Tasks()
-        self._opening = Opening(self.providers, self.metrics, self.clock)
+        self._opening = Opening(self.providers, self.metrics, self.clock, translates=translates)
         catalogue = self._catalogue()
         self.fleet = self._fleet(catalogue.models)
         self._door = Door(gate(config.auth), self.clock, self._chance.random)
@@ -218,7 +219,8 @@ class Tidegate:
         structlog.get_logger().warning("breaker", provider=key[0], model=key[1], state=state.name.lower())
 
     def _relay(self, client: Client, stream: Stream, outcome: Outcome) -> Relay:
-        return Relay(client, stream, outcome, self.rules)
+        road = TranslatingRelay if stream.translates else Relay
+        return road(client, stream, outcome, self.rules)
 
     def _watch(self) -> None:
         self.metrics.watch_connections(self.connections)

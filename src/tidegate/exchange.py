@@ -341,7 +341,8 @@ class Stream(Struct):
     """An open stream: the first content, or the whole of a short body, is in.
 
     Shape: `events` is false for a body that is not a stream of frames; `whole` says that such a body is in already;
-    `changed` says that the request was written anew; `redact` takes the gateway's secrets out of a provider's words.
+    `changed` says that the request was written anew; `redact` takes the gateway's secrets out of a provider's words;
+    `translates` says that its frames mean nothing to the client as they are.
     """
 
     attempt: Attempt
@@ -352,3 +353,4 @@ class Stream(Struct):
     strips_usage: bool
     changed: bool
     redact: Callable[[str], str]
+    translates: bool = False

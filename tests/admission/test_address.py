@@ -22,7 +22,12 @@ def test_an_address_of_ipv6_counts_by_its_network(address: str, counted: str) ->
 
 @pytest.mark.parametrize(
     ("peer", "shown"),
-    [("203.0.113.9", "203.0.113.9"), ("::ffff:203.0.113.9", "203.0.113.9"), ("2001:DB8::1", "2001:db8::1"), ("a:b", "a:b")],
+    [
+        ("203.0.113.9", "203.0.113.9"),
+        ("::ffff:203.0.113.9", "203.0.113.9"),
+        ("2001:DB8::1", "2001:db8::1"),
+        ("a:b", "a:b"),
+    ],
 )
 def test_a_peer_is_named_in_its_own_family(peer: str, shown: str) -> None:
     assert plain(peer) == shown
@@ -73,7 +78,8 @@ def test_the_client_is_the_rightmost_hop_that_is_no_proxy_of_ours(forwarded: byt
 
 
 @pytest.mark.parametrize(
-    "forwarded", [b"", b"unknown", b"203.0.113.9, ", b"203.0.113.9, _hidden, 10.0.0.2", b"203.0.113.256", b"\xff", b"[::1"]
+    "forwarded",
+    [b"", b"unknown", b"203.0.113.9, ", b"203.0.113.9, _hidden, 10.0.0.2", b"203.0.113.256", b"\xff", b"[::1"],
 )
 def test_where_the_header_says_nothing_readable_the_proxy_itself_is_the_client(forwarded: bytes) -> None:
     assert PROXIES.client("10.0.0.1", forwarded) in {"10.0.0.1", "::1"}

@@ -6,14 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+import structlog
 
 from harness import ask, chat, connect, gateway, request_bytes, run
 from tidegate.admission.admission import Admission
 from tidegate.admission.catalogue import Catalogue
-from tidegate.admission.identity import gate, hash_key
-from tidegate.admission.settings import AuthSettings, KeySettings, ModelSettings, TargetSettings
+from tidegate.admission.identity import Door, gate, hash_key
+from tidegate.admission.memory import MemoryGuard
+from tidegate.admission.rates import Rates
+from tidegate.admission.settings import AuthSettings, KeySettings, ModelSettings, RateSettings, TargetSettings
+from tidegate.admission.store import MemoryStore
 from tidegate.dialect.openai_chat import OpenAIChat
-from tidegate.exchange import Admitted, Arrival, Outcome, Timeouts
+from tidegate.exchange import Admitted, Arrival, Outcome
 from tidegate.verdict import Refused
 
 KEY = "tg-0123456789abcdef"
@@ -22,40 +26,82 @@ GOOD = {b"authorization": b"Bearer " + KEY.encode(), b"content-type": b"applicat
 
 
 class Body:
-    """An upload that says whether it was read."""
+    """An upload that says whether it was read, and how long it might take."""
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, body: bytes, error: BaseException | None = None) -> None:
         self.body = body
+        self.error = error
         self.asked = False
+        self.within_s = -1.0
 
     async def read(self, within_s: float = 0.0) -> bytes:
         self.asked = True
+        self.within_s = within_s
+        if self.error is not None:
+            raise self.error
         return self.body
 
 
-def admit(headers: Mapping[bytes, bytes], body: Body, *, draining: bool = False) -> tuple[Admitted, Outcome]:
-    """Give what admission makes of a request. Errors: Refused."""
-    models = (ModelSettings(name="m", targets=(TargetSettings(provider="p"),), aliases=("alias",)),)
-    keys = (KeySettings(id="laptop", sha256=hash_key(KEY), tenant="acme"),)
-    admission = Admission(
-        gate(AuthSettings(mode="keys", keys=keys)),
-        Catalogue(models, {"p": Timeouts()}, frozenset()),
-        {"chat": OpenAIChat()},
-        lambda: draining,
-    )
-    outcome = Outcome(0.0)
-    arrival = Arrival("id", 1, "chat", headers, "127.0.0.1", body, outcome)
+class House:
+    """An admission with all its parts, and what they hold."""
 
-    async def work() -> Admitted:
-        async with admission.admit(arrival) as admitted:
-            return admitted
+    def __init__(
+        self, *, draining: bool = False, held: int = 0, rates: bool = False, request_timeout_s: float = 0.0
+    ) -> None:
+        self.now = 100.0
+        self.store = MemoryStore(self.clock)
+        self.refused: list[str] = []
+        self.memory = MemoryGuard(
+            1000,
+            1000,
+            held=lambda: held,
+            readers=lambda: (),
+            chance=lambda: 0.0,
+            log=structlog.get_logger(),
+        )
+        self.memory.sample()
+        models = (ModelSettings(name="m", targets=(TargetSettings(provider="p"),), aliases=("alias",)),)
+        keys = (KeySettings(id="laptop", sha256=hash_key(KEY), tenant="acme"),)
+        rules = (RateSettings(by="key", requests_per_minute=1, max_streams=1),)
+        self.admission = Admission(
+            door=Door(gate(AuthSettings(mode="keys", keys=keys)), self.clock, lambda: 0.0),
+            catalogue=Catalogue(models),
+            dialects={"chat": OpenAIChat()},
+            draining=lambda: draining,
+            memory=self.memory,
+            rates=Rates(rules, self.store, lambda: 0.0, self.refused.append) if rates else None,
+            request_timeout_s=request_timeout_s,
+            clock=self.clock,
+            chance=lambda: 0.0,
+        )
 
-    return asyncio.run(work()), outcome
+    def clock(self) -> float:
+        return self.now
+
+    def admit(self, headers: Mapping[bytes, bytes], body: Body) -> tuple[Admitted, Outcome]:
+        """Give what admission makes of a request. Errors: Refused."""
+        outcome = Outcome(self.now)
+        arrival = Arrival("id", 1, "chat", headers, "127.0.0.1", body, outcome)
+
+        async def work() -> Admitted:
+            async with self.admission.admit(arrival) as admitted:
+                assert self.admission.held() == len(body.body)
+                return admitted
+
+        try:
+            return asyncio.run(work()), outcome
+        finally:
+            assert self.admission.inside == set()
+            assert self.admission.held() == 0
 
 
-def code(headers: Mapping[bytes, bytes], body: Body, *, draining: bool = False) -> str:
+def admit(headers: Mapping[bytes, bytes], body: Body, **options: Any) -> tuple[Admitted, Outcome]:
+    return House(**options).admit(headers, body)
+
+
+def code(headers: Mapping[bytes, bytes], body: Body, **options: Any) -> str:
     with pytest.raises(Refused) as caught:
-        admit(headers, body, draining=draining)
+        admit(headers, body, **options)
     return caught.value.verdict.code
 
 
@@ -69,15 +115,104 @@ def test_an_admitted_exchange_knows_who_asks_and_for_which_model() -> None:
 
 def test_refusals_come_in_the_order_of_what_they_cost() -> None:
     """Each request has all mistakes that come later as well."""
-    everything = {b"content-type": b"text/plain"}
+    everything = {b"content-type": b"text/plain", b"x-request-timeout": b"soon"}
     nonsense = Body(b"no json")
-    assert code(everything, nonsense, draining=True) == "draining"
+    assert code(everything, nonsense, draining=True, held=1001) == "draining"
+    assert code(everything, nonsense, held=1001) == "overloaded"
     assert code(everything, nonsense) == "unauthenticated"
+    assert code({**GOOD, **everything}, nonsense) == "bad_request"
+    everything[b"x-request-timeout"] = b"5"
     assert code({**GOOD, **everything}, nonsense) == "media_type"
     assert not nonsense.asked
     assert code(GOOD, nonsense) == "bad_request"
     assert nonsense.asked
     assert code(GOOD, Body(json.dumps(chat("none")).encode())) == "unknown_model"
+
+
+def test_a_limit_that_is_used_up_refuses_before_the_body_is_read() -> None:
+    house = House(rates=True)
+    house.admit(GOOD, Body(json.dumps(chat("m")).encode()))
+    house.now += 1  # the one that never opened has given everything back
+    admitted, outcome = house.admit(GOOD, Body(json.dumps(chat("m")).encode()))
+    assert dict(admitted.headers)[b"x-ratelimit-remaining-requests"] == b"0"
+    assert len(house.store) == 0
+
+
+def test_while_one_is_inside_the_next_is_refused_and_spends_nothing() -> None:
+    house = House(rates=True)
+    late = Body(b"")
+
+    async def work() -> None:
+        arrival = Arrival("id", 1, "chat", GOOD, "", Body(json.dumps(chat("m")).encode()), Outcome(house.now))
+        async with house.admission.admit(arrival):
+            for _ in range(3):
+                with pytest.raises(Refused) as caught:
+                    await house.admission.admit(Arrival("id", 1, "chat", GOOD, "", late, Outcome(0.0))).__aenter__()
+                assert caught.value.verdict.code == "rate_limited"
+            assert len(house.admission.inside) == 1
+
+    asyncio.run(work())
+    assert not late.asked
+    assert house.refused == ["key"] * 3
+    assert len(house.store) == 0
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), RuntimeError(), None])
+def test_whatever_ends_an_exchange_it_gives_back_what_it_held(error: BaseException | None) -> None:
+    house = House(rates=True)
+
+    async def work() -> None:
+        arrival = Arrival("id", 1, "chat", GOOD, "", Body(json.dumps(chat("m")).encode()), Outcome(house.now))
+        async with house.admission.admit(arrival):
+            assert len(house.store) == 2
+            if error is not None:
+                raise error
+
+    if error is None:
+        asyncio.run(work())
+    else:
+        with pytest.raises(type(error)):
+            asyncio.run(work())
+    assert len(house.store) == 0
+    assert house.admission.inside == set()
+
+
+def test_a_body_that_breaks_off_is_no_longer_expected() -> None:
+    house = House()
+    headers = {**GOOD, b"content-length": b"900"}
+    with pytest.raises(ConnectionError):
+        house.admit(headers, Body(b"", ConnectionError()))
+    assert_refuses_now_but_not_later(house, headers)
+
+
+def assert_refuses_now_but_not_later(house: House, headers: Mapping[bytes, bytes]) -> None:
+    with pytest.raises(Refused):
+        house.admit(headers, Body(b""))
+    house.memory.sample()
+    house.admit(headers, Body(json.dumps(chat("m")).encode()))
+
+
+@pytest.mark.parametrize(
+    ("most_s", "header", "until"), [(0.0, None, 0.0), (20.0, None, 120.0), (20.0, b"5", 105.0), (0.0, b"250ms", 100.25)]
+)
+def test_the_deadline_counts_from_the_arrival_and_for_the_body_too(
+    most_s: float, header: bytes | None, until: float
+) -> None:
+    headers = GOOD if header is None else {**GOOD, b"x-request-timeout": header}
+    body = Body(json.dumps(chat("m")).encode())
+    admitted, _ = admit(headers, body, request_timeout_s=most_s)
+    assert admitted.deadline == until
+    assert body.within_s == pytest.approx(until - 100.0 if until else 0.0)
+
+
+def test_a_request_whose_time_is_up_already_is_refused() -> None:
+    house = House()
+    body = Body(b"")
+    arrival = Arrival("id", 1, "chat", {**GOOD, b"x-request-timeout": b"1"}, "", body, Outcome(house.now - 2))
+    with pytest.raises(Refused) as caught:
+        asyncio.run(house.admission.admit(arrival).__aenter__())
+    assert caught.value.verdict.code == "deadline_exceeded"
+    assert not body.asked
 
 
 def test_a_refusal_while_draining_says_when_to_come_again() -> None:
@@ -89,14 +224,8 @@ def test_a_refusal_while_draining_says_when_to_come_again() -> None:
 def test_a_refused_exchange_has_no_model_but_keeps_its_key_for_the_record() -> None:
     outcome = Outcome(0.0)
     body = Body(json.dumps(chat("none")).encode())
-    admission = Admission(
-        gate(AuthSettings(mode="keys", keys=(KeySettings(id="laptop", sha256=hash_key(KEY)),))),
-        Catalogue((), {}, frozenset()),
-        {"chat": OpenAIChat()},
-        lambda: False,
-    )
     with pytest.raises(Refused):
-        asyncio.run(admission.check(Arrival("id", 1, "chat", GOOD, "", body, outcome)))
+        asyncio.run(House().admission.admit(Arrival("id", 1, "chat", GOOD, "", body, outcome)).__aenter__())
     assert (outcome.model, outcome.key_id) == ("", "laptop")
 
 

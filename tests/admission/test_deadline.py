@@ -19,7 +19,8 @@ def test_the_shorter_of_both_counts_and_zero_is_no_limit() -> None:
 
 
 @pytest.mark.parametrize(
-    "header", [b"", b"0", b"0.0s", b"-1", b"+1", b"1h", b"soon", b"1e3", b"nan", b"inf", b"1, 2", b".5", b"1 s", b"\xb2"]
+    "header",
+    [b"", b"0", b"0.0s", b"-1", b"+1", b"1h", b"soon", b"1e3", b"nan", b"inf", b"1, 2", b".5", b"1 s", b"\xb2"],
 )
 def test_what_is_no_positive_duration_is_refused_with_the_header_s_name(header: bytes) -> None:
     with pytest.raises(Refused) as caught:

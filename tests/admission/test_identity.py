@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from tidegate.admission.identity import KeyGate, credential, gate, hash_key
+from tidegate.admission.identity import Door, KeyGate, credential, gate, hash_key
 from tidegate.admission.settings import AuthSettings, KeySettings
 from tidegate.exchange import Identity
 from tidegate.verdict import UNAUTHENTICATED, Refused
@@ -120,3 +120,50 @@ def test_the_digest_of_the_settings_may_be_written_in_capitals() -> None:
 def test_what_can_be_no_key_has_no_digest(key: str) -> None:
     with pytest.raises(ValueError, match="8 to 256"):
         hash_key(key)
+
+
+# --- the door --------------------------------------------------------------------------------------------------------
+
+
+class Street:
+    """A door, and a clock."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.door = Door(key_gate(), lambda: self.now, lambda: 0.0)
+
+    def knock(self, key: str = "tg-nobody-knows", address: str = "203.0.113.1") -> str:
+        try:
+            return self.door.identify({b"x-api-key": key.encode()}, address).key_id
+        except Refused as fault:
+            self.headers = dict(fault.headers)
+            return fault.verdict.code
+
+
+def test_after_twenty_failures_in_a_minute_the_next_is_told_to_wait() -> None:
+    street = Street()
+    assert [street.knock() for _ in range(22)] == ["unauthenticated"] * 20 + ["too_many_failures"] * 2
+    assert street.headers == {b"retry-after": b"3"}
+    street.now += 3
+    assert [street.knock() for _ in range(2)] == ["unauthenticated", "too_many_failures"]
+    street.now += 60
+    assert street.knock() == "unauthenticated"
+
+
+def test_a_good_key_from_the_same_address_still_passes_and_costs_nothing() -> None:
+    street = Street()
+    for _ in range(40):
+        street.knock()
+    assert street.knock(KEY) == "laptop"
+    street = Street()
+    assert [street.knock(KEY) for _ in range(100)] == ["laptop"] * 100
+    assert street.knock() == "unauthenticated"
+
+
+def test_failures_count_for_each_address_and_for_each_network_of_ipv6() -> None:
+    street = Street()
+    for number in range(20):
+        street.knock(address=f"2001:db8::{number}")
+    assert street.knock(address="2001:db8::ffff") == "too_many_failures"
+    assert street.knock(address="2001:db8:0:1::") == "unauthenticated"
+    assert street.knock() == "unauthenticated"

@@ -40,14 +40,14 @@ def test_a_short_bench_measures_what_it_names_and_leaves_nothing_behind(
         return os.sched_getaffinity(0), limit[0], signal.getsignal(signal.SIGTERM), children_of(os.getpid())
 
     before, out = surroundings(), tmp_path / "bench.json"
-    chosen = ("start", "stream34-c10", "raw-vs-spliced-c50")
+    chosen = ("start", "stream34-c10", "raw-vs-translated-c50")
     code = run(Options(quick=True, scenarios=chosen, out=str(out), repeats=1))
     said = capsys.readouterr()
     assert code == 0, said.err
     assert surroundings() == before
     rows = figures(out)
     assert rows["start: RSS idle"]["standing"] in {"aim met", "must met", "MISSED"}
-    assert rows["raw-vs-spliced-c50: spliced: CPU per stream"]["result"] > 0
+    assert rows["raw-vs-translated-c50: translated: CPU per stream"]["result"] > 0
     if find_command("wrk"):
         cost = rows["stream34-c10: CPU per stream"]
         assert cost["tidegate"] > 0
@@ -55,7 +55,7 @@ def test_a_short_bench_measures_what_it_names_and_leaves_nothing_behind(
         assert cost["direct"] is None
     else:
         assert rows["stream34-c10: all"]["standing"] == "skipped"
-    assert said.out.count("raw-vs-spliced-c50") == 6
+    assert said.out.count("raw-vs-translated-c50") == 6
     assert "start  1/1  tidegate" in said.err
 
 

@@ -8,6 +8,7 @@ from config_fields import ALL_FIELDS
 
 TESTS = Path(__file__).parents[1]
 HERE = "config/test_options_matter.py::"
+DISPATCH = "config/test_options_matter_dispatch.py::"
 ADMISSION = "admission/test_admission.py::"
 
 SHOWN_BY = {
@@ -26,6 +27,8 @@ SHOWN_BY = {
     "server.drain_delay": f"{HERE}test_server_drain_delay_is_how_long_it_still_accepts",
     "server.drain_timeout": "drain/test_drain.py::"
     "test_an_exchange_that_has_no_answer_yet_when_time_is_up_is_refused_with_503",
+    "server.request_timeout": f"{DISPATCH}test_server_request_timeout_bounds_a_whole_exchange",
+    "server.trusted_proxies[]": f"{DISPATCH}test_server_trusted_proxies_are_who_is_believed_where_a_request_comes_from",
     "ops.listen": f"{HERE}test_ops_listen_is_where_metrics_are_and_empty_is_nowhere",
     "auth.mode": f"{ADMISSION}test_without_a_known_key_every_route_but_health_answers_401",
     "auth.keys[].id": f"{ADMISSION}test_a_key_opens_the_gateway_in_each_of_the_usual_headers",
@@ -36,6 +39,7 @@ SHOWN_BY = {
     "providers[].kind": f"{HERE}test_providers_kind_decides_whether_a_models_name_takes_parameters",
     "providers[].base_url": f"{HERE}test_providers_base_url_is_where_requests_go",
     "providers[].api_key": f"{HERE}test_providers_api_key_is_the_credential_that_the_provider_gets",
+    "providers[].api_key_file": f"{DISPATCH}test_providers_api_key_file_holds_the_credential_and_is_read_anew",
     "providers[].ca_file": f"{HERE}test_providers_ca_file_is_who_is_trusted",
     "providers[].headers.*": f"{HERE}test_providers_headers_are_added_to_each_request",
     "providers[].timeouts.connect": f"{HERE}test_providers_timeouts_connect_bounds_connecting_with_tls",
@@ -46,10 +50,45 @@ SHOWN_BY = {
     "providers[].timeouts.response": f"{HERE}test_providers_timeouts_response_bounds_the_wait_for_a_whole_answer",
     "providers[].connections.max": f"{HERE}test_providers_connections_max_bounds_the_connections",
     "providers[].connections.idle": f"{HERE}test_providers_connections_idle_is_how_long_one_is_kept",
+    "providers[].retry.max_attempts": f"{DISPATCH}test_providers_retry_max_attempts_is_how_often_a_target_is_asked",
+    "providers[].retry.initial_delay": f"{DISPATCH}test_providers_retry_initial_and_max_delay_bound_the_wait_and_none_outlasts_the_exchange",
+    "providers[].retry.max_delay": f"{DISPATCH}test_providers_retry_initial_and_max_delay_bound_the_wait_and_none_outlasts_the_exchange",
+    "providers[].retry.max_retry_after": f"{DISPATCH}test_providers_retry_max_retry_after_is_how_long_a_provider_is_waited_for",
+    "providers[].retry_budget.burst": f"{DISPATCH}test_providers_retry_budget_burst_ratio_and_rate_per_second_pay_for_attempts_after_the_first",
+    "providers[].retry_budget.ratio": f"{DISPATCH}test_providers_retry_budget_burst_ratio_and_rate_per_second_pay_for_attempts_after_the_first",
+    "providers[].retry_budget.rate_per_second": f"{DISPATCH}test_providers_retry_budget_burst_ratio_and_rate_per_second_pay_for_attempts_after_the_first",
+    "providers[].slots.max_streams": f"{DISPATCH}test_providers_slots_max_streams_bounds_the_streams",
+    "providers[].slots.max_queue": f"{DISPATCH}test_providers_slots_max_queue_is_how_many_may_wait",
+    "providers[].slots.max_queue_wait": f"{DISPATCH}test_providers_slots_max_queue_wait_is_how_long_each_may_wait",
+    "providers[].breaker.failures": f"{DISPATCH}test_providers_breaker_failures_in_a_row_open_it",
+    "providers[].breaker.ratio": f"{DISPATCH}test_providers_breaker_ratio_of_failures_opens_it",
+    "providers[].breaker.min_calls": f"{DISPATCH}test_providers_breaker_min_calls_is_how_many_a_ratio_is_judged_by",
+    "providers[].breaker.window": f"{DISPATCH}test_providers_breaker_window_is_what_is_looked_back_on",
+    "providers[].breaker.open_for": f"{DISPATCH}test_providers_breaker_open_for_is_how_long_a_target_is_left_alone",
+    "providers[].breaker.probes": f"{DISPATCH}test_providers_breaker_probes_is_how_many_try_at_a_time",
+    "providers[].breaker.successes": f"{DISPATCH}test_providers_breaker_successes_close_it",
     "models[].name": f"{HERE}test_models_name_is_what_clients_ask_for",
+    "models[].aliases[]": f"{ADMISSION}test_an_alias_is_answered_by_the_model_and_recorded_under_its_name",
+    "models[].balance": f"{DISPATCH}test_models_balance_is_how_a_target_is_chosen",
+    "models[].sticky_by": f"{DISPATCH}test_models_sticky_by_is_what_sticks",
+    "models[].hedge.after": f"{DISPATCH}test_models_hedge_after_is_when_a_second_target_is_asked",
     "models[].targets[].provider": f"{HERE}test_models_targets_provider_is_who_is_asked",
     "models[].targets[].model": f"{HERE}test_models_targets_model_is_the_name_at_the_provider",
-    "models[].aliases[]": f"{ADMISSION}test_an_alias_is_answered_by_the_model_and_recorded_under_its_name",
+    "models[].targets[].weight": f"{DISPATCH}test_models_targets_weight_is_a_targets_part_of_the_requests",
+    "models[].targets[].priority": f"{DISPATCH}test_models_targets_priority_is_who_is_asked_first",
+    "models[].targets[].max_streams": f"{DISPATCH}test_models_targets_max_streams_bounds_the_streams_of_one_target",
+    **{
+        f"models[].targets[].timeouts.{name}": f"{DISPATCH}test_models_targets_timeouts_bound_attempts_at_one_target_alone"
+        for name in ("connect", "headers", "first_token", "idle", "total", "response")
+    },
+    "limits.max_connections": f"{DISPATCH}test_limits_max_connections_bounds_the_connections",
+    "limits.max_connections_per_ip": f"{DISPATCH}test_limits_max_connections_per_ip_are_those_of_one_address",
+    "limits.max_buffered_bytes": f"{DISPATCH}test_limits_max_buffered_bytes_bounds_what_is_held",
+    "limits.rate[].by": f"{DISPATCH}test_limits_rate_by_is_whose_use_is_counted",
+    "limits.rate[].requests_per_minute": f"{DISPATCH}test_limits_rate_requests_per_minute_bounds_the_requests",
+    "limits.rate[].burst": f"{DISPATCH}test_limits_rate_burst_bounds_the_requests_at_once",
+    "limits.rate[].tokens_per_minute": f"{DISPATCH}test_limits_rate_tokens_per_minute_bounds_the_tokens",
+    "limits.rate[].max_streams": f"{DISPATCH}test_limits_rate_max_streams_bounds_the_streams_at_a_time",
     "observe.log": f"{HERE}test_observe_log_is_the_form_of_a_line",
 }
 

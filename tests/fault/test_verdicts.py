@@ -17,6 +17,7 @@ from streams import (
     chunked,
     closing,
     frame,
+    full_backlog,
     settled,
     stalling,
     streamed,
@@ -42,10 +43,12 @@ class Scenario:
         *,
         seen: str = "status",
         tls: bool = False,
+        deaf: bool = False,
         **sections: Any,
     ) -> None:
         self.script = script or answering(streamed(*HELLO))
         self.tls = tls
+        self.deaf = deaf
         self.client = client or asking()
         self.seen = seen
         self.sections = sections
@@ -139,6 +142,29 @@ async def endless(peer: Peer) -> None:
         await asyncio.sleep(0)
 
 
+async def without_a_slot(running: Running) -> Reply:
+    """Ask while somebody has the one slot."""
+    slots_of_main = running.tidegate.fleet.slots["main", ""]
+    assert slots_of_main.take_nowait()
+    try:
+        return await ask(running.port, chat())
+    finally:
+        slots_of_main.give_back()
+
+
+async def after_a_trip(running: Running) -> Reply:
+    """Ask when the target has failed just now."""
+    breaker, now = running.tidegate.fleet.breaker_of(("main", "mock")), running.tidegate.clock()
+    permit = breaker.admit(now)
+    assert permit is not None
+    breaker.ended(permit, TABLE["upstream_failed"], now)
+    return await ask(running.port, chat())
+
+
+def slots(**members: Any) -> dict[str, Any]:
+    return {"provider": {"slots": {"max_streams": 1, **members}}}
+
+
 def timeouts(**seconds: float) -> dict[str, Any]:
     return {"provider": {"timeouts": seconds}}
 
@@ -167,7 +193,8 @@ SCENARIOS: dict[str, Scenario] = {
     "connect_reset": Scenario(closing()),
     "dns_failed": Scenario(**at("http://provider.invalid/v1")),
     "tls_failed": Scenario(without_tls, tls=True),
-    "connect_timeout": Scenario(stalling(), tls=True, **timeouts(connect=0.1)),
+    "connect_timeout": Scenario(deaf=True, **timeouts(connect=0.1)),
+    "tls_timeout": Scenario(stalling(), tls=True, **timeouts(connect=0.1)),
     "headers_timeout": Scenario(stalling(), **timeouts(headers=0.1)),
     "first_token_timeout": Scenario(stalling(chunked(ROLE)), **timeouts(first_token=0.1)),
     "provider_auth": Scenario(answering(answer(401, {"error": {"message": "no"}}))),
@@ -184,6 +211,10 @@ SCENARIOS: dict[str, Scenario] = {
     "total_timeout": Scenario(stalling(BEGUN), seen="frame", **timeouts(total=0.1)),
     "server_shutdown": Scenario(stalling(BEGUN), after_begin(shut_down), seen="nothing", server={"drain_timeout": 0.1}),
     "cancelled": Scenario(stalling(BEGUN), after_begin(cancel), seen="nothing"),
+    "queue_full": Scenario(client=without_a_slot, **slots(max_queue=0)),
+    "queue_timeout": Scenario(client=without_a_slot, **slots(max_queue_wait=0.1)),
+    "breaker_open": Scenario(client=after_a_trip, provider={"breaker": {"failures": 1}}),
+    "deadline_exceeded": Scenario(stalling(), asking(headers={"x-request-timeout": "100ms"})),
     "bug": Scenario(client=break_the_gateway),
 }
 
@@ -197,14 +228,17 @@ def test_a_verdict_is_one_word_wherever_it_is_said(code: str, capsys: pytest.Cap
     scenario = SCENARIOS[code]
 
     async def work() -> None:
-        async with scripted_upstream(scenario.script) as upstream:
-            base_url = upstream.base_url.replace("http", "https") if scenario.tls else upstream.base_url
-            async with gateway(base_url, **scenario.sections) as running:
-                reply = await scenario.client(running)
-                await running.entry()
-                check_told(code, scenario.seen, reply)
-                check_recorded(code, running)
-                await settled(running, connections=len(running.tidegate.edge.connections))
+        with full_backlog() as deaf_port:
+            async with scripted_upstream(scenario.script) as upstream:
+                base_url = upstream.base_url.replace("http", "https") if scenario.tls else upstream.base_url
+                if scenario.deaf:
+                    base_url = f"http://127.0.0.1:{deaf_port}/v1"
+                async with gateway(base_url, **scenario.sections) as running:
+                    reply = await scenario.client(running)
+                    await running.entry()
+                    check_told(code, scenario.seen, reply)
+                    check_recorded(code, running)
+                    await settled(running, connections=len(running.tidegate.edge.connections))
 
     run(work)
     said = [line for line in capsys.readouterr().out.splitlines() if "exchange " in line]

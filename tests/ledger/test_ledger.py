@@ -132,6 +132,7 @@ def test_an_entry_tells_who_what_where_how_and_when() -> None:
         "path": "spliced",
         "usage": Usage(input_tokens=12, output_tokens=41, cached_tokens=8, reasoning_tokens=5),
         "attempts": 1,
+        "tries": (),
         "started_at": 1_700_000_000.0,
         "duration_s": 2.5,
         "first_frame_s": 0.2,
@@ -153,6 +154,7 @@ def test_the_attempt_that_opened_gives_the_provider_and_the_first_one_the_start(
         provider="other", model="big", started_at=100.0, connected_at=100.0, sent_at=100.01, verdict=CONNECT_REFUSED
     )
     arrival.outcome.attempts.insert(0, first)
+    arrival.outcome.served = arrival.outcome.attempts[1]
     entry = entry_of(arrival)
     assert (entry.provider, entry.upstream_model, entry.attempts) == ("main", "small-2024", 2)
     assert entry.overhead_s == pytest.approx(0.01 + 0.0005)

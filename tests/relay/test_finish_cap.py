@@ -9,7 +9,7 @@ import pytest
 from streams import DONE, FINISH, USAGE, USAGE_MEMBER, word
 from tidegate.dialect.openai_chat import OpenAIChat
 from tidegate.exchange import Ending, Outcome
-from tidegate.relay.relay import FINISH_S, FINISH_STREAMS, Relay, RelayRules
+from tidegate.relay.relay import FINISH_STREAMS, Relay, RelayRules
 from tidegate.tasks import Tasks
 from tidegate.testing.clock import run_virtual
 from tidegate.testing.memory import MemoryClient, MemorySource, open_stream
@@ -17,6 +17,7 @@ from tidegate.verdict import CLIENT_GONE, SERVER_SHUTDOWN
 from tidegate.wire.sse import SseFramer
 
 BEGUN = word("Hel")
+CAP_S = 60
 
 
 class Streaming:
@@ -95,17 +96,17 @@ def test_a_stream_whose_client_left_is_read_for_a_minute_and_then_ended_although
         while not streaming.code:
             streaming.says(word("more"))
             assert not streaming.source.aborted
-            assert rules.clock() < left_at + FINISH_S
+            assert rules.clock() < left_at + CAP_S
             await asyncio.sleep(every_s)
         assert (streaming.code, streaming.source.aborted) == ("client_gone", True)
-        assert streaming.aborted_at == streaming.outcome.ended_at == left_at + FINISH_S
+        assert streaming.aborted_at == streaming.outcome.ended_at == left_at + CAP_S
         usage = streaming.outcome.usage
         assert usage is not None
         assert (usage.input_tokens, usage.output_tokens) == (
             USAGE_MEMBER["prompt_tokens"],
             USAGE_MEMBER["completion_tokens"],
         )
-        assert streaming.outcome.flowing.frames > FINISH_S / every_s
+        assert streaming.outcome.flowing.frames > CAP_S / every_s
         assert streaming.client.written == [BEGUN], "nothing is sent to who has left"
         assert (streaming.client.aborted, streaming.client.ending) == (True, None)
 
@@ -158,7 +159,7 @@ def test_silence_ends_such_a_stream_before_its_minute_is_over() -> None:
         streaming = await begin()
         began_at = rules.clock()
         streaming.relay.gone()
-        await asyncio.sleep(FINISH_S)
+        await asyncio.sleep(CAP_S)
         assert streaming.code == "client_gone"
         assert streaming.aborted_at == began_at + 30, "30 s is the target's idle timeout"
 
@@ -182,7 +183,7 @@ def test_the_stream_beyond_the_count_is_ended_at_once_and_an_end_makes_room() ->
         after = await begin()
         after.relay.gone()
         assert (after.code, rules.finishing) == ("", FINISH_STREAMS)
-        for _ in range(int(FINISH_S)):
+        for _ in range(CAP_S):
             for streaming in (*carried, after):
                 streaming.says(word("more"))
             await asyncio.sleep(1)

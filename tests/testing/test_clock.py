@@ -204,6 +204,16 @@ def test_waiting_for_nothing_is_an_error_that_says_who_waits_and_where() -> None
         run_virtual(work)
 
 
+def test_a_cancelled_timer_does_not_hide_that_somebody_waits_for_ever() -> None:
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        loop.call_later(50, int).cancel()
+        await loop.create_future()
+
+    with pytest.raises(StuckError, match="no timer is set after 0 s"):
+        run_virtual(work)
+
+
 @pytest.mark.parametrize("seconds", [float("inf"), HORIZON_S + 1])
 def test_a_timer_that_nobody_will_live_to_see_counts_as_none(seconds: float) -> None:
     with pytest.raises(StuckError, match="out of reach"):

@@ -4,8 +4,8 @@ import asyncio
 import base64
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 
 from certificates import Authority
 from harness import Reply, Running, ask, chat, gateway, make_config, run
-from streams import HELLO, Script, answering, error_of, payload, pool_of, settled, stalling, streamed
+from streams import HELLO, Script, answering, error_of, full_backlog, payload, pool_of, settled, stalling, streamed
 from tidegate.assemble import Tidegate
 from tidegate.config import proxy_of
 from tidegate.testing.upstream import Peer, scripted_upstream
@@ -53,20 +53,6 @@ def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
-
-
-@contextmanager
-def full_backlog() -> Iterator[int]:
-    """Listen on a port that answers no further connection."""
-    with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(socket.socket())
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        for _ in range(4):
-            filler = stack.enter_context(socket.socket())
-            filler.setblocking(False)
-            filler.connect_ex(listener.getsockname())
-        yield int(listener.getsockname()[1])
 
 
 # --- names and addresses ---------------------------------------------------------------------------------------------
@@ -199,7 +185,7 @@ def test_a_server_without_tls_is_tls_failed(authority: Authority) -> None:
     run(work)
 
 
-def test_a_handshake_that_takes_too_long_is_connect_timeout(authority: Authority) -> None:
+def test_a_handshake_that_takes_too_long_is_tls_timeout(authority: Authority) -> None:
     async def work() -> None:
         async def silent(peer: Peer) -> None:
             await peer.wait_closed_by_peer()
@@ -209,7 +195,7 @@ def test_a_handshake_that_takes_too_long_is_connect_timeout(authority: Authority
         async with scripted_upstream(silent) as upstream:
             base_url = upstream.base_url.replace("http", "https")
             reply = await failure_at(base_url, ca_file=str(authority.ca_file), timeouts={"connect": 0.2})
-            check_failed(reply, 504, "connect_timeout")
+            check_failed(reply, 504, "tls_timeout")
             async with asyncio.timeout(5):
                 await gone.wait()
 

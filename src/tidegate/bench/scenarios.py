@@ -241,16 +241,15 @@ def play_ttft(bench: Bench, variant: str) -> Values:
 
 
 def play_roads(bench: Bench, variant: str) -> Values:
-    """Measure a road, raw or spliced, at c=50 without pauses. Errors: MismeasuredError.
+    """Measure a road, raw or translated, at c=50 without pauses, with the time to the first byte. Errors: MismeasuredError.
 
-    Shape: a client that asks for usage is served raw; for one that does not, the gateway asks and takes the frame out.
+    Shape: a client that asks for usage, as here, is served raw unless the gateway is made to translate.
     """
-    raw = variant == "raw"
-    target, streams = bench.stand.target("tidegate"), bench.size.closed_streams
-    body = chat_body(f"events={TOKENS}", usage=raw)
+    target = bench.stand.target("tidegate" if variant == "raw" else "translating")
+    streams = bench.size.closed_streams
     order = Order(
-        port=target.port, request=chat_request(body, target.port, bench.stand.key), events=TOKENS if raw else TOKENS - 1,
-        connections=50, streams=streams, ramp_s=0.05, deadline_s=10 + streams * 0.005,
+        port=target.port, request=chat_request(chat_body(f"events={TOKENS}"), target.port, bench.stand.key),
+        events=TOKENS, connections=50, streams=streams, ramp_s=0.05, deadline_s=10 + streams * 0.005, content_at=1,
     )  # fmt: skip
     before = _taken(target, variant)
     _, values = _drive(bench, order, Watch(target))

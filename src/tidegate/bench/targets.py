@@ -41,6 +41,12 @@ async def serve():
     await asyncio.Event().wait()
 uvloop.run(serve())
 """
+# The road that streams take otherwise is no option of the command: nobody but a bench wants the slower one.
+_TRANSLATING: Final = """
+import os, sys
+from tidegate.cli.serving import load, serve
+sys.exit(serve(load(sys.argv[1], os.environ, {}), os.environ, allow_open=False, translates=True))
+"""
 _NGINX: Final = """
 daemon off;
 {user}
@@ -210,7 +216,7 @@ class Stand:
         self._stack.close()
 
     def target(self, name: str) -> Target:
-        """Give a target that runs as long as the stand does. Shape: direct, direct-tls, nginx, tidegate, each once."""
+        """Give a target that runs as long as the stand does. Shape: direct, nginx, tidegate, also with -tls, and translating, each once."""
         if name not in self._targets:
             self._targets[name] = self._stack.enter_context(self.fresh(name))
         return self._targets[name]
@@ -250,16 +256,12 @@ class Stand:
                     "-c",
                     self._nginx(port, sealed=sealed),
                 ], "/v1/models"
+            case "translating", _:
+                config = self._tidegate(port, ops_port, sealed=False)
+                return [sys.executable, "-c", _TRANSLATING, config], "/health/ready"
             case _, sealed:
-                command = [
-                    sys.executable,
-                    "-m",
-                    "tidegate",
-                    "serve",
-                    "-c",
-                    self._tidegate(port, ops_port, sealed=sealed),
-                ]
-                return command, "/health/ready"
+                config = self._tidegate(port, ops_port, sealed=sealed)
+                return [sys.executable, "-m", "tidegate", "serve", "-c", config], "/health/ready"
 
     def _nginx(self, port: int, *, sealed: bool) -> str:
         text = _NGINX.format(

@@ -128,15 +128,15 @@ def refuses_open(config: Config, *, allow_open: bool) -> bool:
     return True
 
 
-def serve(loaded: Loaded, environ: Mapping[str, str], *, allow_open: bool) -> int:
-    """Serve until a signal; gives the exit code."""
+def serve(loaded: Loaded, environ: Mapping[str, str], *, allow_open: bool, translates: bool = False) -> int:
+    """Serve until a signal; gives the exit code. Shape: `translates` is for the bench, which measures that road."""
     config = loaded.config
     if refuses_open(config, allow_open=allow_open):
         return 2
     form = config.observe.log
     writer = log.configure("text" if form == "text" or (form == "auto" and sys.stderr.isatty()) else "json")
     try:
-        return uvloop.run(_serve(loaded, proxies(config, environ), writer))
+        return uvloop.run(_serve(loaded, proxies(config, environ), writer, translates=translates))
     except PortBusyError as error:
         typer.echo(f"error: {error} (choose another with --port or --ops-listen)", err=True)
         return 1
@@ -146,7 +146,7 @@ def serve(loaded: Loaded, environ: Mapping[str, str], *, allow_open: bool) -> in
         writer.close()
 
 
-async def _serve(loaded: Loaded, through: Mapping[str, str], writer: log.LogWriter) -> int:
+async def _serve(loaded: Loaded, through: Mapping[str, str], writer: log.LogWriter, *, translates: bool) -> int:
     logger = structlog.get_logger()
     limit = raise_nofile_limit()
     for note in loaded.notes:
@@ -154,7 +154,7 @@ async def _serve(loaded: Loaded, through: Mapping[str, str], writer: log.LogWrit
     for warning in warnings(loaded.config, limit):
         logger.warning("unwise", about=warning)
     async with mocks(loaded.config) as config:
-        tidegate = Tidegate(config, through)
+        tidegate = Tidegate(config, through, translates=translates)
         tidegate.metrics.watch_dropped_lines(lambda: writer.dropped)
         port, ops_port = await tidegate.start(shared=True)
         settle()

@@ -65,6 +65,11 @@ def _of_server(server: ServerSettings) -> Iterator[str]:
         yield f"server.max_body_bytes of {server.max_body_bytes} bytes refuses ordinary requests"
     if not server.header_timeout_s:
         yield "server.header_timeout is off: a client that sends nothing holds its connection for ever"
+    for name, seconds in (
+        ("body_timeout", server.body_timeout_s),
+        ("slow_client_timeout", server.slow_client_timeout_s),
+    ):
+        yield from _late(f"server.{name}", seconds, ("request_timeout", server.request_timeout_s))
 
 
 def _of_limits(config: Config) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Two attempts that race: when the first is late, a second begins beside it, and whoever opens first wins."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from tidegate.dispatch.trial import Trial
 from tidegate.exchange import Stream
@@ -15,23 +15,21 @@ class Runner:
     Holds: the task, until `over`. A context is left in the task that entered it, which no other way can promise.
     """
 
-    __slots__ = ("_released", "_task", "opened", "trial")
+    __slots__ = ("_released", "opened", "task", "trial")
 
     def __init__(self, trial: Trial, tasks: Tasks) -> None:
         self.trial = trial
         self.opened: asyncio.Future[Stream | AttemptFailed] = asyncio.get_running_loop().create_future()
         self._released = asyncio.Event()
-        self._task = tasks.spawn(self._run())
+        self.task = tasks.spawn(self._run())
+        self.task.add_done_callback(self._end_opening)
 
     async def _run(self) -> None:
         try:
             stream = await self.trial.open()
         except AttemptFailed as failed:
-            self.opened.set_result(failed)
+            self.opened.set_result(failed.with_traceback(None))  # the traceback holds this frame: no cycle
             return
-        except asyncio.CancelledError:
-            self.opened.cancel()
-            raise
         except Exception as error:  # noqa: BLE001 (handed on to whoever races)
             self.opened.set_exception(error)
             self.opened.exception()  # seen, should nobody be there to look
@@ -42,6 +40,10 @@ class Runner:
         finally:
             await self.trial.close()
 
+    def _end_opening(self, _: object) -> None:
+        """Open no more: a task that is cancelled may not even have begun."""
+        self.opened.cancel()
+
     def release(self) -> None:
         """Let the attempt end as the exchange has."""
         self._released.set()
@@ -50,26 +52,35 @@ class Runner:
         """Break the attempt off; its connection is closed by the time it is `over`."""
         if self.trial.record.verdict is None:
             self.trial.record.verdict = CANCELLED
-        self._task.cancel()
+        self.task.cancel()
 
     async def over(self) -> None:
-        """Wait until the attempt has ended, also while whoever waits is being cancelled; that goes on afterwards."""
-        cancelled: asyncio.CancelledError | None = None
-        while not self._task.done():
-            try:
-                await asyncio.wait((self._task,))
-            except asyncio.CancelledError as error:
-                cancelled = error
-        if cancelled is not None:
-            raise cancelled
-        if not self._task.cancelled():
-            self._task.result()
+        """Wait until the attempt has ended."""
+        await _over((self.task,))
 
 
-async def race(first: Trial, after_s: float, rival: Callable[[], Trial | None], tasks: Tasks) -> tuple[Runner, Stream]:
-    """Open a stream by one attempt, or by two when the first is late. Holds: the loser is over when this returns.
+async def _over(tasks: Collection[asyncio.Task[None]]) -> None:
+    """Wait until tasks have ended, also while whoever waits is being cancelled; that goes on afterwards."""
+    cancelled: asyncio.CancelledError | None = None
+    while running := [task for task in tasks if not task.done()]:
+        try:
+            await asyncio.wait(running)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    for task in tasks:
+        if not task.cancelled():
+            task.result()
 
-    Shape: `rival` gives None where there is no target, or no budget, for a second. Errors: the last AttemptFailed.
+
+async def race(
+    first: Trial, after_s: float, rival: Callable[[], Trial | None], tasks: Tasks
+) -> tuple[Runner, Stream | AttemptFailed]:
+    """Open a stream by one attempt, or by two when the first is late; gives the one that decided it, and what it came to.
+
+    Shape: `rival` gives None where there is no target, or no budget, for a second; a failure is that of the last to fail.
+    Holds: whoever did not open is over when this returns.
     """
     runners = [Runner(first, tasks)]
     try:
@@ -78,25 +89,23 @@ async def race(first: Trial, after_s: float, rival: Callable[[], Trial | None], 
             second = rival()
             if second is not None:
                 runners.append(Runner(second, tasks))
-        winner, stream = await _first_open(runners)
-        await _break_off(runner for runner in runners if runner is not winner)
+        decisive, result = await _first_open(runners)
+        await _break_off(runner for runner in runners if runner is not decisive or isinstance(result, AttemptFailed))
     except BaseException:
         await _break_off(runners)
         raise
-    return winner, stream
+    return decisive, result
 
 
-async def _first_open(runners: Iterable[Runner]) -> tuple[Runner, Stream]:
+async def _first_open(runners: Iterable[Runner]) -> tuple[Runner, Stream | AttemptFailed]:
     pending = {runner.opened: runner for runner in runners}
     while True:
         done, _ = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
         for opened in [future for future in pending if future in done]:
             runner = pending.pop(opened)
             result = opened.result()
-            if isinstance(result, Stream):
+            if isinstance(result, Stream) or not pending:
                 return runner, result
-            if not pending:
-                raise result
 
 
 async def _break_off(runners: Iterable[Runner]) -> None:
@@ -104,5 +113,4 @@ async def _break_off(runners: Iterable[Runner]) -> None:
     broken = list(runners)
     for runner in broken:
         runner.cancel()
-    for runner in broken:
-        await runner.over()
+    await _over([runner.task for runner in broken])

@@ -23,6 +23,12 @@ def asked_wait_s(failed: AttemptFailed, wall: float) -> float:
     return 0.0
 
 
+def _verdict_of(error: BaseException) -> Verdict:
+    if isinstance(error, Fault):
+        return error.verdict
+    return CANCELLED if isinstance(error, asyncio.CancelledError) else BUG
+
+
 class Trial:
     """One attempt at one target. Holds: a place among what the target has in flight, from `open` to `close`."""
 
@@ -80,8 +86,10 @@ class Trial:
     ) -> None:
         """End the attempt with the exchange's ending, unless it has a verdict of its own."""
         record, ending = self.record, self._admitted.arrival.outcome.ending
-        if record.verdict is None and (ending is not None or error is not None):
-            record.verdict = ending.verdict if ending is not None else _verdict_of(error)
+        if record.verdict is None and ending is not None:
+            record.verdict = ending.verdict
+        elif record.verdict is None and error is not None:
+            record.verdict = _verdict_of(error)
         try:
             await self._context.__aexit__(kind, error, trace)
         finally:

@@ -98,11 +98,14 @@ class _Turn:
                 try:
                     return self._opened(await self._try(target))
                 except AttemptFailed as failed:
-                    target, delay_s = self._after(failed)
+                    step = self._after(failed)
+                    if step is None:
+                        raise self._final(failed) from None
+                target, delay_s = step
                 if delay_s:
                     await asyncio.sleep(delay_s)
         finally:
-            self._told = None  # its traceback holds this frame
+            self._told = None  # its traceback holds this frame, which would be a cycle
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -162,14 +165,20 @@ class _Turn:
             rivals.append(self._trial(target, hedge=True))
             return rivals[0]
 
-        winner = None
+        won = "failed"
         try:
-            winner, stream = await race(first, after_s, rival, rules.tasks)
+            decisive, result = await race(first, after_s, rival, rules.tasks)
+            if isinstance(result, AttemptFailed):
+                self._last = decisive.trial
+                try:
+                    raise result
+                finally:
+                    del result, decisive  # the traceback holds this frame: no cycle for the collector
+            won = "lost" if decisive.trial is first else "won"
         finally:
             if rivals:
-                won = "failed" if winner is None else "won" if winner.trial is rivals[0] else "lost"
                 rules.counts.hedged(won)
-        return winner, stream
+        return decisive, result
 
     def _opened(self, stream: Stream) -> Stream:
         """Say in the answer what was used; nobody sends the body again."""
@@ -187,15 +196,13 @@ class _Turn:
 
     # --- what comes after a failure --------------------------------------------------------------------------------
 
-    def _after(self, failed: AttemptFailed) -> tuple[Target, float]:
-        """Decide where the next attempt is made and after how many seconds. Errors: AttemptFailed when there is none."""
+    def _after(self, failed: AttemptFailed) -> tuple[Target, float] | None:
+        """Decide where the next attempt is made and after how many seconds; None when there is none."""
         last = self._last
-        if last.record.sent_at or self._told is None:
+        if last.record.sent_at or not self._sent or self._told is None:
             self._told = failed
         step = self._step(last.target, failed)
-        if step is None:
-            raise self._final(self._told)
-        if step[0] is not last.target:
+        if step is not None and step[0] is not last.target:
             fleet = self._rules.router.fleet
             self._rules.counts.fell_back(fleet[last.target.key].label, fleet[step[0].key].label)
             self._here = 0
@@ -207,7 +214,10 @@ class _Turn:
             return None
         rules, fleet = self._rules, self._rules.router.fleet
         now, asked_s = rules.clock(), asked_wait_s(failed, rules.wall())
-        delay_s = self._delay_here(fleet[target.key].retry, failed, asked_s)
+        state = fleet[target.key]
+        delay_s = self._delay_here(state.retry, failed, asked_s)
+        if delay_s is not None and not state.breaker.admits(now + delay_s):
+            delay_s = None  # this failure, or one beside it, opened the breaker
         if delay_s is None or asked_s or failed.verdict is UPSTREAM_RATE_LIMITED:
             # Who was told to wait, or has had enough, goes on at once where there is somewhere to go.
             other = self._plan.next(now)
@@ -233,8 +243,9 @@ class _Turn:
         exponent = min(self._here - 1, MAX_EXPONENT)
         return chance * min(retry.max_delay_s, retry.initial_delay_s * 2.0**exponent)
 
-    def _final(self, told: AttemptFailed) -> AttemptFailed:
-        """Give the failure that the client hears of: the last of an attempt that was sent, else the last."""
+    def _final(self, last: AttemptFailed) -> AttemptFailed:
+        """Give the failure that the client hears of: the last of an attempt that was sent, else the last of all."""
+        told = self._told or last
         told.headers = (*told.headers, *self._used(self._last.target))
         if self._denied:
             told.headers = (*told.headers, (b"x-should-retry", b"false"))

@@ -175,14 +175,17 @@ class Relay:
             self._client.abort()
         else:
             error = self._meter.error
-            frame = self._rules.dialect.error_frame(
+            frame = self._error_frame(
                 verdict.code,
                 ending.message or (self._stream.redact(error.message) if error is not None else verdict.meaning),
-                kind=self._stream.redact(error.kind) if error is not None and error.kind else None,
+                self._stream.redact(error.kind) if error is not None and error.kind else None,
             )
             self._out += len(frame)
             self._client.write(frame)
             self._client.finish(ending)
+
+    def _error_frame(self, code: str, message: str, kind: str | None) -> bytes:
+        return self._rules.dialect.error_frame(code, message, kind)
 
     # --- Flow: what the client's side tells -------------------------------------------------------------------------
 
@@ -293,12 +296,16 @@ class Relay:
         passed = meter.observe(block)
         if passed:
             self._put(passed, now)
+        if meter.done or meter.unreadable or meter.error is not None:
+            self._conclude()
+
+    def _conclude(self) -> None:
+        """End for the reason that the meter has seen."""
+        meter = self._meter
         if meter.unreadable:
             self._spoilt(meter.unreadable)
-        elif meter.error is not None:
-            self.end(Ending(UPSTREAM_ERROR_FRAME))
-        elif meter.done:
-            self.end(_COMPLETED)
+        else:
+            self.end(_COMPLETED if meter.error is None else Ending(UPSTREAM_ERROR_FRAME))
 
     def _count_gap(self, now: float) -> None:
         if self._first_at:

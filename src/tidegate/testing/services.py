@@ -47,8 +47,6 @@ CROWD: Final = 3
 """How many exchanges go through a layer at the same time, one of which is cancelled."""
 STAY_S: Final = 1.0
 """How long a stream stays open."""
-SETTLE_S: Final = 0.001
-"""After a cancellation, what is under way may end: time goes on only when nothing else can."""
 MAX_ENTRIES: Final = 100
 """More attempts than this are no retry but a loop."""
 
@@ -274,8 +272,6 @@ class _Check(Generic[Asked]):
         victim = crowd[len(crowd) // 2]
         victim.cancel_at = scene.cancel_at
         await together(*(exchange.conduct() for exchange in crowd))
-        if victim.cancelled:
-            await asyncio.sleep(SETTLE_S)
         for exchange in crowd:
             exchange.judge(hedges=self._hedges)
         _require(not _timers(), "no timer is left behind")

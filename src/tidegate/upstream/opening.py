@@ -42,12 +42,20 @@ LOOK_BYTES: Final = 1024
 
 
 class Opening:
-    """Opens streams at providers."""
+    """Opens streams at providers. Shape: `translates` has streams translated that need not be."""
 
-    def __init__(self, providers: Mapping[str, Provider], metrics: Metrics, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        providers: Mapping[str, Provider],
+        metrics: Metrics,
+        clock: Callable[[], float],
+        *,
+        translates: bool = False,
+    ) -> None:
         self.providers = providers
         self.metrics = metrics
         self.clock = clock
+        self.translates = translates
         self.opened: set[_Open] = set()
 
     def held(self) -> int:
@@ -97,6 +105,7 @@ class _Open:
             changed=reader.changed,
             whole=reader.whole,
             redact=self._provider.redact,
+            translates=reader.events and self._opening.translates,
         )
 
     async def __aexit__(

@@ -1,0 +1,196 @@
+import asyncio
+
+import pytest
+import structlog
+from structlog.testing import capture_logs
+
+from tidegate.admission.memory import SAMPLE_S, MemoryGuard
+from tidegate.exchange import Ending
+from tidegate.testing.clock import run_virtual
+from tidegate.verdict import CLIENT_SLOW, OVERLOADED, Refused
+
+
+class Held:
+    """What is held elsewhere, and the readers it is held for."""
+
+    def __init__(self, size: int = 0, *readers: "SlowReader") -> None:
+        self.size = size
+        self.readers = readers
+        self.samples = 0
+
+    def __call__(self) -> int:
+        self.samples += 1
+        return self.size
+
+
+class SlowReader:
+    def __init__(self, unsent: int, idle_s: float) -> None:
+        self.unsent = unsent
+        self.idle_s = idle_s
+        self.ending: Ending | None = None
+
+    def backlog(self) -> tuple[int, float]:
+        return self.unsent, self.idle_s
+
+    def end(self, ending: Ending, /) -> None:
+        self.ending = ending
+
+
+def guard(held: Held, max_bytes: int = 1000, max_body_bytes: int = 500) -> MemoryGuard:
+    return MemoryGuard(
+        max_bytes,
+        max_body_bytes,
+        held=held,
+        readers=lambda: held.readers,
+        chance=lambda: 0.0,
+        log=structlog.get_logger(),
+    )
+
+
+def admits(made: MemoryGuard, length: int) -> bool:
+    try:
+        made.judge(length)
+    except Refused as fault:
+        assert fault.verdict is OVERLOADED
+        assert dict(fault.headers) == {b"retry-after": b"1"}
+        return False
+    return True
+
+
+def test_a_body_is_judged_by_what_is_held_and_by_its_own_length() -> None:
+    held = Held(700)
+    made = guard(held)
+    assert admits(made, 500), "nothing is known before the first sample"
+    made.sample()
+    assert admits(made, 300)
+    assert not admits(made, 301)
+    held.size = 0
+    made.sample()
+    assert admits(made, 301)
+
+
+def test_judging_spends_nothing_but_bodies_that_are_coming_count() -> None:
+    made = guard(Held())
+    for _ in range(10):
+        assert admits(made, 500)
+    made.expect(500)
+    made.expect(400)
+    assert not admits(made, 200)
+    assert admits(made, 100)
+
+
+def test_a_body_counts_until_a_sample_could_find_it() -> None:
+    held = Held()
+    made = guard(held)
+    made.expect(500)
+    made.sample()
+    made.expect(400)
+    assert not admits(made, 200)
+    made.came(400)
+    assert not admits(made, 200), "no sample was taken since"
+    held.size = 400
+    made.sample()
+    assert not admits(made, 200)
+    held.size = 0
+    made.sample()
+    assert admits(made, 200)
+
+
+def test_a_body_that_is_too_large_is_left_to_be_refused_for_its_size() -> None:
+    made = guard(Held(1000))
+    made.sample()
+    assert not admits(made, 500)
+    assert admits(made, 501)
+    for _ in range(10):
+        made.expect(10_000)
+        made.came(10_000)
+    made.sample()
+    assert admits(made, 0)
+
+
+def test_zero_guards_nothing() -> None:
+    made = guard(Held(10**12), max_bytes=0)
+    assert admits(made, 500)
+
+    async def work() -> None:
+        made.start()
+        made.stop()
+
+    run_virtual(work)
+
+
+def test_a_warning_comes_once_each_time_it_gets_tight() -> None:
+    held = Held()
+    made = guard(held)
+    with capture_logs() as logs:
+        for size in (899, 900, 950, 1000, 899, 500, 900):
+            held.size = size
+            made.sample()
+    assert [(line["log_level"], line["held_bytes"], line["max_buffered_bytes"]) for line in logs] == [
+        ("warning", 900, 1000),
+        ("warning", 900, 1000),
+    ]
+
+
+def test_above_the_limit_the_slowest_readers_are_ended_until_it_fits() -> None:
+    quick, small, slow, slowest = (
+        SlowReader(400, 0.0),
+        SlowReader(1, 20.0),
+        SlowReader(300, 2.0),
+        SlowReader(300, 5.0),
+    )
+    held = Held(1300, quick, small, slow, slowest)
+    made = guard(held)
+    made.sample()
+    assert slowest.ending == Ending(CLIENT_SLOW)
+    assert (quick.ending, small.ending, slow.ending) == (None, None, None)
+    held.size, held.readers = 1301, (quick, small, slow)
+    made.sample()
+    assert slow.ending == Ending(CLIENT_SLOW)
+    assert small.ending == Ending(CLIENT_SLOW)
+    assert quick.ending is None
+
+
+def test_where_nobody_stands_still_those_with_most_are_ended() -> None:
+    more, less = SlowReader(400, 0.0), SlowReader(300, 0.0)
+    guard(Held(1100, less, more)).sample()
+    assert more.ending is not None
+    assert less.ending is None
+
+
+def test_readers_that_took_everything_are_left_alone() -> None:
+    idle = SlowReader(0, 60.0)
+    made = guard(Held(2000, idle))
+    made.sample()
+    assert idle.ending is None
+    assert not admits(made, 0), "what is held elsewhere is still too much"
+
+
+def test_what_was_freed_is_room_again_at_once() -> None:
+    made = guard(Held(1300, SlowReader(600, 5.0)))
+    made.sample()
+    assert admits(made, 300)
+    assert not admits(made, 301)
+
+
+def test_samples_are_taken_from_start_to_stop() -> None:
+    held = Held()
+
+    async def work() -> None:
+        made = guard(held)
+        made.stop()
+        made.start()
+        await asyncio.sleep(SAMPLE_S * 3.5)
+        assert held.samples == 3
+        made.stop()
+        await asyncio.sleep(SAMPLE_S * 3)
+        assert held.samples == 3
+
+    run_virtual(work)
+
+
+@pytest.mark.parametrize("size", [0, 999, 1000])
+def test_up_to_the_limit_nobody_is_ended(size: int) -> None:
+    reader = SlowReader(size, 100.0)
+    guard(Held(size, reader)).sample()
+    assert reader.ending is None
