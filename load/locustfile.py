@@ -15,7 +15,6 @@ from locust.env import Environment
 from msgspec import structs
 
 from profiles import PROFILES, Profile
-from slo import Sample
 from streaming import Streamed, Streamer, StreamFailedError
 from watch import Watch
 
@@ -34,8 +33,7 @@ def _add_options(parser: ArgumentParser, **_: Any) -> None:
 
 @events.init.add_listener
 def _begin(environment: Environment, **_: Any) -> None:
-    options = environment.parsed_options
-    environment.watch = Watch(environment, _profile(environment), options.gateway_pid)  # type: ignore[attr-defined]
+    Watch(environment, _profile(environment), environment.parsed_options.gateway_pid)
 
 
 def _profile(environment: Environment) -> Profile:
@@ -53,7 +51,8 @@ class Shape(LoadTestShape):
 
     def tick(self) -> tuple[int, float] | None:
         """Give users and how many come a second; None at the end."""
-        assert self.runner is not None
+        if self.runner is None:
+            return None
         stage = _profile(self.runner.environment).stage_at(self.get_run_time())
         return (stage.users, stage.per_second) if stage is not None else None
 
@@ -95,17 +94,11 @@ class Reader(User):
             self._streamer.stream(body, seen, lambda seen: self._fire("TTFT", name, seen.first_at - seen.began_at))
         except StreamFailedError as error:
             failure = error
-        sample = Sample(
-            began_s=self.environment.watch.since_start(seen.began_at),  # type: ignore[attr-defined]
-            took_s=seen.ended_at - seen.began_at,
-            asked_s=asked_ms / 1000,
-            ttft_s=seen.first_at - seen.began_at if seen.tokens else None,
-            failure=str(failure or ""),
-        )
-        self._fire("generation", name, sample.took_s, failure, sample=sample)
+        told = {"streamed": seen, "asked_s": asked_ms / 1000}
+        self._fire("generation", name, seen.ended_at - seen.began_at, failure, told)
 
     def _fire(
-        self, kind: str, name: str, took_s: float, failure: Exception | None = None, **context: Any
+        self, kind: str, name: str, took_s: float, failure: Exception | None = None, told: dict[str, Any] | None = None
     ) -> None:
         self.environment.events.request.fire(
             request_type=kind,
@@ -113,5 +106,5 @@ class Reader(User):
             response_time=took_s * 1000,
             response_length=0,
             exception=failure,
-            context=context,
+            context=told or {},
         )

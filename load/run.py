@@ -62,9 +62,9 @@ def main() -> int:
             serve = ["serve", "-c", str(config)]
             with started(serve, folder / "gateway.log", r'"serving".*?"port":(\d+)') as (pid, port):
                 locust = [sys.executable, "-m", "locust", "-f", str(Path(__file__).with_name("locustfile.py"))]
-                said = ["--headless", "--only-summary", "--stop-timeout", str(LAST_STREAMS_S)]
+                quiet = ["--headless", "--only-summary", "--loglevel", "WARNING", "--stop-timeout", str(LAST_STREAMS_S)]
                 there = ["--host", f"http://127.0.0.1:{port}", "--gateway-pid", str(pid)]
-                return subprocess.run([*locust, *said, *there, *sys.argv[1:]], check=False).returncode
+                return subprocess.run([*locust, *quiet, *there, *sys.argv[1:]], check=False).returncode
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from locust.env import Environment
 
 from profiles import Profile
 from slo import ERRORS, TTFT_P95, Sample, report
+from streaming import Streamed
 from tidegate.bench.measure import read_cpu, read_rss_bytes
 
 PROGRESS_S: Final = 10.0
@@ -17,7 +18,10 @@ _MIB: Final = 1024 * 1024
 
 
 class Watch:
-    """Gathers what is judged and tells it. Shape: `pid` 0 is a gateway whose process cannot be looked at."""
+    """Gathers what is judged and tells it. Shape: `pid` 0 is a gateway whose process cannot be looked at.
+
+    Holds: a listener for each of locust's events that it needs, as long as the environment lives.
+    """
 
     def __init__(self, environment: Environment, profile: Profile, pid: int) -> None:
         self._environment = environment
@@ -32,25 +36,31 @@ class Watch:
         environment.events.test_start.add_listener(self._on_start)
         environment.events.quitting.add_listener(self._on_quitting)
 
-    def since_start(self, instant: float) -> float:
-        """Give an instant of `time.perf_counter` as seconds since the test began."""
-        return instant - self._began_at
-
     def _on_start(self, **_: Any) -> None:
         self._began_at = time.perf_counter()
         gevent.spawn(self._measure_lateness)
         gevent.spawn(self._tell_progress)
 
-    def _on_request(self, context: dict[str, Any] | None = None, **_: Any) -> None:
-        sample = (context or {}).get("sample")
-        if isinstance(sample, Sample):
-            self._samples.append(sample)
+    def _on_request(self, context: dict[str, Any], exception: Exception | None = None, **_: Any) -> None:
+        seen = context.get("streamed")
+        if isinstance(seen, Streamed):
+            self._samples.append(
+                Sample(
+                    began_s=seen.began_at - self._began_at,
+                    took_s=seen.ended_at - seen.began_at,
+                    asked_s=context["asked_s"],
+                    ttft_s=seen.first_at - seen.began_at if seen.tokens else None,
+                    failure=str(exception or ""),
+                )
+            )
 
     def _on_quitting(self, **_: Any) -> None:
         lines = report(self._samples, self._profile, self._rss_mib)
         for line in lines:
             print({True: "ok  ", False: "MISS", None: "    "}[line.met], line.text)
-        print(f"     locust itself was late by up to {max(self._latest_s, self._late_s) * 1000:.0f} ms: what it reads late counts above")
+        print(
+            f"     locust itself was late by up to {max(self._latest_s, self._late_s) * 1000:.0f} ms: what it reads late counts above"
+        )
         self._environment.process_exit_code = 0 if all(line.met is not False for line in lines) else 1
 
     def _measure_lateness(self) -> None:
@@ -63,7 +73,7 @@ class Watch:
         while True:
             spent = self._cpu_meter()
             gevent.sleep(PROGRESS_S)
-            now = self.since_start(time.perf_counter())
+            now = time.perf_counter() - self._began_at
             recent = [sample for sample in self._samples if sample.began_s + sample.took_s > now - PROGRESS_S]
             ttft_s, failed = TTFT_P95.value(recent) or 0.0, ERRORS.value(recent) or 0.0
             runner = self._environment.runner

@@ -75,13 +75,13 @@ class Running:
 
 
 @asynccontextmanager
-async def gateway(base_url: str = "", **sections: Any) -> AsyncIterator[Running]:
+async def gateway(base_url: str = "", *, translates: bool = False, **sections: Any) -> AsyncIterator[Running]:
     """Serve a gateway in front of `base_url`, or of a mock provider of its own."""
     mock = None
     if not base_url:
         mock = MockProvider()
         base_url = f"http://127.0.0.1:{await mock.start()}/v1"
-    tidegate = Tidegate(make_config(base_url, **sections))
+    tidegate = Tidegate(make_config(base_url, **sections), translates=translates)
     port, ops_port = await tidegate.start()
     try:
         yield Running(tidegate, port, ops_port, mock)

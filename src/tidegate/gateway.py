@@ -82,16 +82,22 @@ class Gateway:
     def __len__(self) -> int:
         return len(self._live)
 
+    def use(self, admission: Admitting, dispatch: Dispatching) -> None:
+        """Let exchanges that begin from now on be admitted and dispatched by others."""
+        self._admission = admission
+        self._dispatch = dispatch
+
     async def conduct(self, arrival: Arrival, client: Client) -> None:
         """Carry one exchange through. Holds: exactly one ending and one entry, cancellation and bugs included."""
         outcome = arrival.outcome
+        admission, dispatch = self._admission, self._dispatch  # one exchange, one configuration
         self._live[outcome] = client
         self._ledger.started(arrival)
         try:
             async with (
                 client.present(),
-                self._admission.admit(arrival) as admitted,
-                self._dispatch.open(admitted) as stream,
+                admission.admit(arrival) as admitted,
+                dispatch.open(admitted) as stream,
             ):
                 relay = self._live[outcome] = self._relays[outcome] = self._relaying(client, stream, outcome)
                 await relay.run()

@@ -133,7 +133,7 @@ def test_a_limit_that_is_used_up_refuses_before_the_body_is_read() -> None:
     house = House(rates=True)
     house.admit(GOOD, Body(json.dumps(chat("m")).encode()))
     house.now += 1  # the one that never opened has given everything back
-    admitted, outcome = house.admit(GOOD, Body(json.dumps(chat("m")).encode()))
+    admitted, _ = house.admit(GOOD, Body(json.dumps(chat("m")).encode()))
     assert dict(admitted.headers)[b"x-ratelimit-remaining-requests"] == b"0"
     assert len(house.store) == 0
 

@@ -118,7 +118,7 @@ def test_tokens_are_charged_as_the_provider_counted_them() -> None:
             used = await running.entry()
             reply = await ask(running.port, chat(SHORT, max_tokens=10))
             left = int(reply.headers["x-ratelimit-remaining-tokens"])
-            spent = used.usage.input_tokens + used.usage.output_tokens
+            spent: int = used.usage.input_tokens + used.usage.output_tokens
             assert spent >= 50
             assert 10_000 - left == pytest.approx(spent + 10, abs=60)
 
@@ -180,7 +180,7 @@ def test_a_client_that_leaves_before_the_first_content_gives_its_place_back_and_
 
 def test_keys_have_buckets_of_their_own() -> None:
     other = "tg-another-key-0001"
-    keys = [*AUTH["keys"], {"id": "server", "sha256": hash_key(other)}]  # type: ignore[misc]
+    keys = [*AUTH["keys"], {"id": "server", "sha256": hash_key(other)}]
 
     async def work() -> None:
         async with gateway(auth={"mode": "keys", "keys": keys}, **rate(by="key", requests_per_minute=1)) as running:

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -309,6 +310,20 @@ def test_the_example_leaves_no_setting_out() -> None:
     walk(yaml.safe_load(text), "", found)
     wanted = {path.removesuffix(".*").removesuffix("[]") for path in ALL_FIELDS}
     assert found == wanted
+
+
+DOCUMENTED = EXAMPLE.parents[1] / "docs" / "configuration.md"
+
+
+def test_the_documentation_leaves_no_setting_out_and_names_none_that_is_not_there() -> None:
+    named = set(
+        re.findall(
+            r"^\| `([a-z0-9_.\[\]*]+)`(?:, `([a-z_.]+)`)? \|", DOCUMENTED.read_text(encoding="utf-8"), re.MULTILINE
+        )
+    )
+    known = {path.removesuffix(".*").removesuffix("[]") for path in ALL_FIELDS}
+    known = {path for path in known if ".targets[].timeouts." not in path} | {"models[].targets[].timeouts.*"}
+    assert {name for names in named for name in names if "." in name} == known
 
 
 STRICT = EXAMPLE.parent / "strict.yaml"

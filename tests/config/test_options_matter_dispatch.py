@@ -138,6 +138,7 @@ def test_providers_retry_max_retry_after_is_how_long_a_provider_is_waited_for(mo
     async def work() -> None:
         async with gateway(provider={"retry": {"max_retry_after": most}}) as running:
             assert await ending(running, f"{BROKEN}&retry_after=1", leaves=most >= 1) == code
+            assert (await running.entry()).attempts == 1
 
     run(work)
 

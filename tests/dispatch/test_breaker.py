@@ -7,11 +7,13 @@ from random import Random
 import pytest
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, consumes, initialize, invariant, rule
 from hypothesis.stateful import Bundle as Values
+from hypothesis.stateful import RuleBasedStateMachine, consumes, initialize, invariant, rule
+from msgspec import structs
 
 from tidegate.dispatch.breaker import LONGEST_S, Breaker, BreakerState, Permit, breaking
 from tidegate.dispatch.settings import BreakerSettings
+from tidegate.exchange import Target
 from tidegate.testing.clock import run_virtual
 from tidegate.testing.services import Act, ScriptedService, attempt_at
 from tidegate.verdict import (
@@ -73,8 +75,8 @@ def call(target: Breaker, verdict: Verdict | None, now: float = START_S) -> None
     target.ended(permit, verdict, now)
 
 
-def tripped(now: float = START_S, **options: int) -> Breaker:
-    target = breaker(failures=1, **options)
+def tripped(now: float = START_S, *, probes: int = 1, successes: int = 2, open_for_s: float = 30.0) -> Breaker:
+    target = breaker(failures=1, probes=probes, successes=successes, open_for_s=open_for_s)
     call(target, CONNECT_REFUSED, now)
     assert target.state(now) is OPEN
     return target
@@ -491,21 +493,18 @@ def test_what_the_client_did_to_an_open_stream_is_not_held_against_the_target() 
     run_virtual(work)
 
 
-def test_each_target_has_its_own() -> None:
+def test_only_the_target_s_own_breaker_is_asked() -> None:
     async def work() -> None:
         loop = asyncio.get_running_loop()
-        breakers: dict[tuple[str, str], Breaker] = {("main", "scripted"): tripped(loop.time())}
-        asked: list[tuple[str, str]] = []
-
-        def breaker_of(key: tuple[str, str]) -> Breaker:
-            asked.append(key)
-            return breakers[key]
-
-        layered = breaking(breaker_of, loop.time, Random(1))(ScriptedService())
+        ask = attempt_at(loop.time())
+        other = structs.replace(ask, target=Target("main", "another"))
+        breakers = {ask.target.key: tripped(loop.time()), other.target.key: breaker()}
+        layered = breaking(breakers.__getitem__, loop.time, Random(1))(ScriptedService())
+        async with layered.open(other):
+            pass
         with pytest.raises(AttemptFailed):
-            async with layered.open(attempt_at(loop.time())):
+            async with layered.open(ask):
                 pass
-        assert asked == [("main", "scripted")]
 
     run_virtual(work)
 

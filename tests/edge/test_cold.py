@@ -342,11 +342,15 @@ async def serving(app: ASGIApp) -> AsyncIterator[int]:
         await listener.wait_closed()
 
 
+async def no_models() -> list[str]:
+    return []
+
+
 def test_a_bug_behind_a_cold_route_is_500_and_says_nothing_of_itself() -> None:
     async def work() -> None:
         records = Records()
         app = client_app(
-            gate=BrokenGate(), models=["m"], dialect=OpenAIChat(), hot_paths=[CHAT], health=Ill(), ledger=records,
+            gate=BrokenGate(), models=no_models, find=str, dialect=OpenAIChat(), hot_paths=[CHAT], health=Ill(), ledger=records,
             clock=asyncio.get_running_loop().time,
         )  # fmt: skip
         async with serving(app) as port:

@@ -199,7 +199,7 @@ def test_above_the_limit_a_reader_that_takes_nothing_is_cut_and_the_others_go_on
             await quick.reader.readuntil(b"data: ")
             running.tidegate._memory.sample()  # what waits for one slow reader is within the limit
             assert not running.entries()
-            running.tidegate._memory._max_bytes = 50_000
+            running.tidegate._memory.max_bytes = 50_000
             running.tidegate._memory.sample()
             entry = await taking(running, quick)
             assert entry == "client_slow"

@@ -207,7 +207,7 @@ def test_before_the_first_token_leaving_cancels_whatever_the_policy() -> None:
 def test_no_more_streams_finish_at_a_time_than_the_cap() -> None:
     async def work() -> None:
         async with gateway(server={**FINISH, "drain_timeout": 0.05}) as running:
-            running.tidegate.rules.finishing = relaying.FINISH_STREAMS - 1
+            running.tidegate.rules.detached.streams = relaying.FINISH_STREAMS - 1
             for left in (0, 1):
                 async with connect(running.port) as client:
                     await client.send(request_bytes(chat(STALLS)))

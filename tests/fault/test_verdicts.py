@@ -23,8 +23,10 @@ from streams import (
     streamed,
     word,
 )
+from tidegate.admission.identity import FAILURES_PER_MINUTE
+from tidegate.admission.store import Charge, Limit
 from tidegate.testing.upstream import HEAD, Peer, chunk, scripted_upstream
-from tidegate.verdict import TABLE
+from tidegate.verdict import TABLE, Refused
 
 ERROR = frame({"error": {"message": "It broke."}})
 BEGUN = chunked(ROLE, word("Hel"))
@@ -165,6 +167,34 @@ def slots(**members: Any) -> dict[str, Any]:
     return {"provider": {"slots": {"max_streams": 1, **members}}}
 
 
+async def again(running: Running) -> Reply:
+    """Ask with what is left after somebody else has used a minute's worth."""
+    limit = Limit.per_minute("0:ip:requests", "ip", "requests", 1)
+    store = running.tidegate.rates
+    await store.settle([Charge(limit, "127.0.0.1", 1)])
+    return await ask(running.port, chat())
+
+
+async def after_many_failures(running: Running) -> Reply:
+    """Ask with a wrong key when all failures of a minute are used up."""
+    headers = {b"x-api-key": b"tg-not-a-key"}
+    for _ in range(FAILURES_PER_MINUTE):
+        with pytest.raises(Refused):
+            running.tidegate.door.identify(headers, "127.0.0.1")
+    return await ask(running.port, chat(), headers={"x-api-key": "tg-not-a-key"})
+
+
+async def beside_another(running: Running) -> Reply:
+    """Ask while the one connection that is allowed is somebody else's."""
+    async with connect(running.port):
+        await until(lambda: len(running.tidegate.crowd) == 1)
+        return await ask(running.port, chat())
+
+
+def limits(**members: Any) -> dict[str, Any]:
+    return {"limits": members}
+
+
 def timeouts(**seconds: float) -> dict[str, Any]:
     return {"provider": {"timeouts": seconds}}
 
@@ -184,6 +214,10 @@ SCENARIOS: dict[str, Scenario] = {
     "unknown_model": Scenario(client=asking(chat("other"))),
     "not_found": Scenario(client=asking(path="/v1/other")),
     "method": Scenario(client=asking(method="PUT")),
+    "rate_limited": Scenario(client=again, **limits(rate=[{"by": "ip", "requests_per_minute": 1}])),
+    "too_many_failures": Scenario(client=after_many_failures, auth=KEYS),
+    "connections_full": Scenario(client=beside_another, **limits(max_connections=1)),
+    "overloaded": Scenario(**limits(max_buffered_bytes=10)),
     "request_timeout": Scenario(client=saying(request_bytes(chat())[:-5]), server={"body_timeout": 0.1}),
     "too_large": Scenario(server={"max_body_bytes": 10}),
     "media_type": Scenario(client=asking(headers={"content-type": "text/plain"})),

@@ -176,13 +176,13 @@ def test_what_others_know_is_asked_for_at_each_scrape() -> None:
     metrics.watch_connections(lambda: known["connections"])
     metrics.watch_buffered(lambda: known["buffered"])
     metrics.watch_dropped_lines(lambda: known["dropped"])
-    metrics.watch_upstream("main", lambda: (2, 5))
+    metrics.watch("tidegate_pools", "Pools.", ("provider", "state"), lambda: ((("main", "idle"), 5), (("main", "in_use"), 2)))
     seen = values(metrics)
     assert seen["tidegate_connections_active{}"] == 3
     assert seen["tidegate_buffered_bytes{}"] == 1024
     assert seen["tidegate_log_lines_dropped_total{}"] == 7
-    assert seen['tidegate_upstream_connections{provider="main",state="in_use"}'] == 2
-    assert seen['tidegate_upstream_connections{provider="main",state="idle"}'] == 5
+    assert seen['tidegate_pools{provider="main",state="in_use"}'] == 2
+    assert seen['tidegate_pools{provider="main",state="idle"}'] == 5
     known["connections"] = 0
     assert values(metrics)["tidegate_connections_active{}"] == 0
 

@@ -12,8 +12,8 @@ class Crowd:
     """The places that connections take. Shape: 0 is no limit. Holds: a count for each address that has a place."""
 
     def __init__(self, max_connections: int = 0, max_per_address: int = 0, proxies: Proxies | None = None) -> None:
-        self._max_connections = max_connections
-        self._max_per_address = max_per_address
+        self.max_connections = max_connections
+        self.max_per_address = max_per_address
         self._connections = 0
         self._addresses: dict[str, int] = {}
         self.proxies = proxies or Proxies()
@@ -32,7 +32,7 @@ class Crowd:
 
     def take_connection(self) -> bool:
         """Take a connection's place; gives whether there was one."""
-        if self._max_connections and self._connections >= self._max_connections:
+        if self.max_connections and self._connections >= self.max_connections:
             return False
         self._connections += 1
         return True
@@ -44,7 +44,7 @@ class Crowd:
     def take_address(self, address: str) -> bool:
         """Take one of the places of an address; gives whether there was one."""
         taken = self._addresses.get(address, 0)
-        if self._max_per_address and taken >= self._max_per_address:
+        if self.max_per_address and taken >= self.max_per_address:
             return False
         self._addresses[address] = taken + 1
         return True

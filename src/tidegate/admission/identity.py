@@ -75,6 +75,10 @@ class Door:
         self._chance = chance
         self._failures = Buckets()
 
+    def use(self, gate: Gate) -> None:
+        """Let another gate decide; who has failed before is remembered."""
+        self._gate = gate
+
     def identify(self, headers: Mapping[bytes, bytes], address: str, /) -> Identity:
         """Give who asks. Errors: Refused (unauthenticated, too_many_failures)."""
         try:

@@ -39,16 +39,16 @@ class MemoryGuard:
 
     def __init__(
         self,
-        max_bytes: int,
-        max_body_bytes: int,
+        max_bytes: int = 0,
+        max_body_bytes: int = 0,
         *,
         held: Callable[[], int],
         readers: Callable[[], Iterable[Reader]],
         chance: Callable[[], float],
         log: FilteringBoundLogger,
     ) -> None:
-        self._max_bytes = max_bytes
-        self._max_body_bytes = max_body_bytes
+        self.max_bytes = max_bytes
+        self.max_body_bytes = max_body_bytes
         self._held = held
         self._readers = readers
         self._chance = chance
@@ -60,8 +60,7 @@ class MemoryGuard:
 
     def start(self) -> None:
         """Begin to sample."""
-        if self._max_bytes:
-            self._timer = asyncio.get_running_loop().call_later(SAMPLE_S, self._beat)
+        self._timer = asyncio.get_running_loop().call_later(SAMPLE_S, self._beat)
 
     def stop(self) -> None:
         """Sample no more."""
@@ -72,35 +71,36 @@ class MemoryGuard:
     def judge(self, length: int) -> None:
         """Refuse a body that there is no room for; nothing is spent. Errors: Refused (overloaded)."""
         known = self._sampled + self._coming
-        if self._max_bytes and length <= self._max_body_bytes and known + length > self._max_bytes:
+        if self.max_bytes and length <= self.max_body_bytes and known + length > self.max_bytes:
             raise Refused(OVERLOADED, headers=(retry_after(RETRY_S, self._chance()),))
 
     def expect(self, length: int) -> None:
         """Count a body that is about to be read."""
-        if length <= self._max_body_bytes:
+        if length <= self.max_body_bytes:
             self._coming += length
 
     def came(self, length: int) -> None:
         """Take note that nothing more is coming of a body that was expected; the next sample finds it, if it is kept."""
-        if length <= self._max_body_bytes:
+        if length <= self.max_body_bytes:
             self._came += length
 
     def sample(self) -> None:
         """Sum up; warn once where it gets tight; end the slowest readers above the limit."""
         held = self._held()
-        if held > self._max_bytes:
-            held -= self._relieve(held - self._max_bytes)
+        if held > self.max_bytes:
+            held -= self._relieve(held - self.max_bytes)
         self._sampled = held
         self._coming -= self._came
         self._came = 0
-        tight = held >= WARN_SHARE * self._max_bytes
+        tight = held >= WARN_SHARE * self.max_bytes
         if tight and not self._warned:
-            self._log.warning("memory is nearly used up", held_bytes=held, max_buffered_bytes=self._max_bytes)
+            self._log.warning("memory is nearly used up", held_bytes=held, max_buffered_bytes=self.max_bytes)
         self._warned = tight
 
     def _beat(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(SAMPLE_S, self._beat)
-        self.sample()
+        if self.max_bytes:
+            self.sample()
 
     def _relieve(self, excess: int) -> int:
         """End the readers with the most bytes for the longest time, until the excess is gone; gives what that freed."""

@@ -113,7 +113,7 @@ class MemoryStore:
             if level.wait_s:
                 for taken in charges[: len(levels)]:
                     self._table(taken.limit).add(taken, -taken.amount, now)
-                return [self._table(each.limit).look(each, now) for each in charges]
+                return [level if each is charge else self._table(each.limit).look(each, now) for each in charges]
             levels.append(level)
         return levels
 

@@ -63,14 +63,16 @@ def serve(
     drain_timeout: Annotated[str | None, typer.Option(help="How long running streams may go on at shutdown.")] = None,
     allow_open: AllowOpen = False,  # noqa: FBT002
 ) -> None:
-    """Serve. SIGTERM drains; a second one ends at once.
+    """Serve. SIGTERM drains; a second one ends at once. SIGHUP reads the configuration anew.
 
     Example:  tidegate serve -c tidegate.yaml --port 9000
     """
     from tidegate.cli import serving
 
-    loaded = serving.load(config, os.environ, _overrides(host, port, ops_listen, drain_timeout))
-    raise typer.Exit(serving.serve(loaded, os.environ, allow_open=allow_open))
+    overrides = _overrides(host, port, ops_listen, drain_timeout)
+    loaded = serving.load(config, os.environ, overrides)
+    reread = serving.reader(config, os.environ, overrides)
+    raise typer.Exit(serving.serve(loaded, os.environ, allow_open=allow_open, reread=reread))
 
 
 @app.command()

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from functools import partial
 
 import structlog
 import typer
@@ -21,6 +22,7 @@ from tidegate.config import load as load_config
 from tidegate.edge.listener import PortBusyError, raise_nofile_limit
 from tidegate.mock.server import MockProvider
 from tidegate.observe import log
+from tidegate.tasks import Tasks
 
 GC_THRESHOLD = (50_000, 10, 10)
 """Collections are for cycles, and an exchange leaves none behind: looking for them less often costs nothing."""
@@ -32,6 +34,11 @@ def load(path: str | None, environ: Mapping[str, str], overrides: Mapping[str, s
         return load_config(path, environ, overrides)
     except ConfigError as error:
         raise _told(error) from None
+
+
+def reader(path: str | None, environ: Mapping[str, str], overrides: Mapping[str, str]) -> Callable[[], Loaded]:
+    """Give how to read the configuration anew. Errors: ConfigError, when it is called."""
+    return partial(load_config, path, environ, overrides)
 
 
 def load_for_demo(environ: Mapping[str, str], overrides: Mapping[str, str]) -> Loaded:
@@ -77,24 +84,40 @@ def check(loaded: Loaded, environ: Mapping[str, str]) -> int:
     return 0
 
 
-@asynccontextmanager
-async def mocks(config: Config) -> AsyncIterator[Config]:
-    """Start the built-in mock for each mock provider without an address. Holds: them, until the exit."""
-    started: list[MockProvider] = []
-    providers = []
-    try:
+class Mocks:
+    """The built-in mocks behind mock providers without an address. Holds: each that was started, until `close`."""
+
+    def __init__(self) -> None:
+        self._started: dict[str, tuple[MockProvider, int]] = {}
+
+    async def behind(self, config: Config) -> Config:
+        """Give the configuration with the addresses of mocks filled in; those that run already stay where they are."""
+        providers = []
         for provider in config.providers:
             if provider.kind == "mock" and not provider.base_url:
-                mock = MockProvider()
-                port = await mock.start()
-                started.append(mock)
+                if provider.name not in self._started:
+                    mock = MockProvider()
+                    self._started[provider.name] = mock, await mock.start()
+                port = self._started[provider.name][1]
                 providers.append(structs.replace(provider, base_url=f"http://127.0.0.1:{port}/v1"))
             else:
                 providers.append(provider)
-        yield structs.replace(config, providers=tuple(providers))
-    finally:
-        for mock in started:
+        return structs.replace(config, providers=tuple(providers))
+
+    async def close(self) -> None:
+        """Stop them all."""
+        for mock, _ in self._started.values():
             await mock.close()
+
+
+@asynccontextmanager
+async def mocks(config: Config) -> AsyncIterator[Config]:
+    """Give the configuration with a mock behind each mock provider without an address. Holds: them, until the exit."""
+    behind = Mocks()
+    try:
+        yield await behind.behind(config)
+    finally:
+        await behind.close()
 
 
 class Stop:
@@ -116,6 +139,56 @@ class Stop:
         self.event.set()
 
 
+class Reloads:
+    """Hears SIGHUP: reads the configuration anew and lets new exchanges go by it. Holds: one reload at a time."""
+
+    def __init__(
+        self, tidegate: Tidegate, mocks: Mocks, reread: Callable[[], Loaded], environ: Mapping[str, str]
+    ) -> None:
+        self._tidegate = tidegate
+        self._mocks = mocks
+        self._reread = reread
+        self._environ = environ
+        self._tasks = Tasks()
+        self._wanted = 0
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._heard)
+
+    async def close(self) -> None:
+        """Listen no more."""
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGHUP)
+        await self._tasks.close()
+
+    def _heard(self) -> None:
+        self._wanted += 1
+        if self._wanted == 1:
+            self._tasks.start(self._run())
+
+    async def _run(self) -> None:
+        while self._wanted:
+            heard = self._wanted
+            await self._reload()
+            self._wanted -= heard
+
+    async def _reload(self) -> None:
+        """Take the configuration over, or say why not; then everything stays as it is."""
+        logger = structlog.get_logger()
+        try:
+            loaded = await asyncio.to_thread(self._reread)
+            through = proxies(loaded.config, self._environ)
+            needs_restart = self._tidegate.reload(await self._mocks.behind(loaded.config), through)
+        except ConfigError as error:
+            refusals = list(map(str, error.mistakes))
+        except OSError as error:  # a certificate that does not fit its key is one too
+            refusals = [f"a file cannot be used: {error.strerror or error}"]
+        else:
+            refusals = []
+            logger.info("reloaded", about=loaded.source)
+            for path in needs_restart:
+                logger.warning("unwise", about=f"{path} is another now, which only a new start takes")
+        for refusal in refusals:
+            logger.error("reload_refused", about=refusal)
+
+
 def refuses_open(config: Config, *, allow_open: bool) -> bool:
     """Say whether a gateway without keys would be open to other machines, and tell so."""
     if config.auth.mode != "open" or is_loopback(config.server.host) or allow_open:
@@ -128,15 +201,25 @@ def refuses_open(config: Config, *, allow_open: bool) -> bool:
     return True
 
 
-def serve(loaded: Loaded, environ: Mapping[str, str], *, allow_open: bool, translates: bool = False) -> int:
-    """Serve until a signal; gives the exit code. Shape: `translates` is for the bench, which measures that road."""
+def serve(
+    loaded: Loaded,
+    environ: Mapping[str, str],
+    *,
+    allow_open: bool,
+    reread: Callable[[], Loaded] | None = None,
+    translates: bool = False,
+) -> int:
+    """Serve until a signal; gives the exit code.
+
+    Shape: `reread` gives the configuration anew, for SIGHUP; `translates` is for the bench, which measures that road.
+    """
     config = loaded.config
     if refuses_open(config, allow_open=allow_open):
         return 2
     form = config.observe.log
     writer = log.configure("text" if form == "text" or (form == "auto" and sys.stderr.isatty()) else "json")
     try:
-        return uvloop.run(_serve(loaded, proxies(config, environ), writer, translates=translates))
+        return uvloop.run(_serve(loaded, environ, writer, reread or (lambda: loaded), translates=translates))
     except PortBusyError as error:
         typer.echo(f"error: {error} (choose another with --port or --ops-listen)", err=True)
         return 1
@@ -146,23 +229,36 @@ def serve(loaded: Loaded, environ: Mapping[str, str], *, allow_open: bool, trans
         writer.close()
 
 
-async def _serve(loaded: Loaded, through: Mapping[str, str], writer: log.LogWriter, *, translates: bool) -> int:
+async def _serve(
+    loaded: Loaded,
+    environ: Mapping[str, str],
+    writer: log.LogWriter,
+    reread: Callable[[], Loaded],
+    *,
+    translates: bool,
+) -> int:
     logger = structlog.get_logger()
     limit = raise_nofile_limit()
     for note in loaded.notes:
         logger.info("note", about=note)
     for warning in warnings(loaded.config, limit):
         logger.warning("unwise", about=warning)
-    async with mocks(loaded.config) as config:
+    through, behind = proxies(loaded.config, environ), Mocks()
+    try:
+        config = await behind.behind(loaded.config)
         tidegate = Tidegate(config, through, translates=translates)
         tidegate.metrics.watch_dropped_lines(lambda: writer.dropped)
         port, ops_port = await tidegate.start(shared=True)
         settle()
         stop = Stop(lambda: writer.close(0.2))
+        reloads = Reloads(tidegate, behind, reread, environ)
         logger.info("serving", host=config.server.host, port=port, ops_port=ops_port, version=__version__)
         await stop.event.wait()
         logger.info("draining", exchanges=len(tidegate.gateway))
+        await reloads.close()
         await tidegate.stop(delay_s=0.0 if stop.hurried else None)
+    finally:
+        await behind.close()
     logger.info("stopped")
     return 0
 

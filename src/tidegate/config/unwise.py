@@ -132,8 +132,9 @@ def _of_retry(provider: ProviderSettings, exchange: Bound, path: str) -> Iterato
 
 
 def _of_slots(slots: SlotSettings, targets: list[TargetSettings], exchange: Bound, path: str) -> Iterator[str]:
-    yield from _late(f"{path}.max_queue_wait", slots.max_queue_wait_s, exchange)
-    if slots != SlotSettings() and not slots.max_streams and not any(target.max_streams for target in targets):
+    if slots.max_streams or any(target.max_streams for target in targets):
+        yield from _late(f"{path}.max_queue_wait", slots.max_queue_wait_s, exchange)
+    elif slots != SlotSettings():
         yield f"{path}: nobody waits for a slot, as there is no max_streams here nor at a target"
 
 

@@ -170,22 +170,23 @@ class ChatDecoder:
 
     def _read_call(self, index: int, call: _Call, events: list[Event]) -> None:
         function = call.function or _Function()
-        said = self._said(index, call, _text(function.name))
-        arguments = _text(function.arguments)
+        ident, name, arguments = _text(call.id), _text(function.name), _text(function.arguments)
+        if not (ident or name or arguments):
+            return
+        said = self._said(index, call, ident, name)
         if not said.begun and (said.name or arguments):
             self._begin(index, said, events)
         if arguments:
             said.argued = True
             events.append(ToolArguments(index, said.number, arguments))
 
-    def _said(self, index: int, call: _Call, name: str) -> _Said:
+    def _said(self, index: int, call: _Call, ident: str, name: str) -> _Said:
         """Give the call that a piece belongs to.
 
         Shape: it is the one at this place, unless another id and a name begin a new one there: some servers give no place,
         or the same to all.
         """
         place = call.index if type(call.index) is int else 0
-        ident = _text(call.id)
         said = self._at.get((index, place))
         others = said is not None and said.begun and name and (ident != said.id if ident else call.index is None)
         if said is None or others:
@@ -379,8 +380,8 @@ def _said(event: Text | ToolArguments | Reasoning | Sealed | Refusal | ToolCallS
             return b'{"refusal":%b}' % _quoted(text)
         case ToolCallStarted():
             return json_of({"tool_calls": [_call(event)]})
-        case Text(_, text):
-            return b'{"content":%b}' % _quoted(text)
+        case _:
+            return b'{"content":%b}' % _quoted(event.text)
 
 
 def _thought(text: str, signature: str) -> dict[str, object]:

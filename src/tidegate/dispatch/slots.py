@@ -55,6 +55,7 @@ class Slots:
         self._line[waiter] = None
         if first:
             self._line.move_to_end(waiter, last=False)
+        self._serve()
         try:
             await waiter
         except asyncio.CancelledError:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 import structlog
@@ -24,7 +24,7 @@ from tidegate.edge.connection import DISCARD_BYTES, DISCARD_S
 from tidegate.edge.intake import request_id
 from tidegate.edge.reply import error_body
 from tidegate.exchange import Arrival, Ending, Identity, Outcome
-from tidegate.verdict import BUG, COMPLETED, METHOD, NOT_FOUND, UNKNOWN_MODEL, Again, Fault, Refused
+from tidegate.verdict import BUG, COMPLETED, METHOD, NOT_FOUND, Again, Fault, Refused
 
 COLD_ROUTES = ("models", "other")
 """What the requests that are answered here are counted as."""
@@ -201,14 +201,15 @@ class _NoBody:
 def client_app(
     *,
     gate: Identifying,
-    models: Sequence[str],
+    models: Callable[[], Awaitable[Sequence[str]]],
+    find: Callable[[str], object],
     dialect: Dialect,
     hot_paths: Sequence[str],
     health: Health,
     ledger: Recording,
     clock: Callable[[], float],
 ) -> ASGIApp:
-    """Give the app for the main port's cold routes."""
+    """Give the app for the main port's cold routes. Shape: `find` raises Refused for a model that is not here."""
 
     def identify(request: Request) -> None:
         arrival: Arrival = request.state.arrival
@@ -217,13 +218,12 @@ def client_app(
 
     async def listing(request: Request) -> Response:
         identify(request)
-        return JSONResponse({"object": "list", "data": [_described(name) for name in models]})
+        return JSONResponse({"object": "list", "data": [_described(name) for name in await models()]})
 
     async def one(request: Request) -> Response:
         identify(request)
         name = request.path_params["model"]
-        if name not in models:
-            raise Refused(UNKNOWN_MODEL, "no such model here; GET /v1/models lists them", param="model")
+        find(name)
         return JSONResponse(_described(name))
 
     async def failed(request: Request, error: Exception) -> Response:

@@ -203,7 +203,10 @@ class Connection(asyncio.Protocol):
 
     def held(self) -> int:
         """Give all bytes held for this connection."""
-        return self.unsent() + len(self._pending) + (self._client.held() if self._client is not None else 0)
+        size = len(self._pending)
+        if self._transport is not None:
+            size += self._transport.get_write_buffer_size()
+        return size if self._client is None else size + self._client.held()
 
     def abort(self) -> None:
         """Break the connection."""

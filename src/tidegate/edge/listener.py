@@ -32,7 +32,7 @@ class Listener:
 
     def __init__(self, protocol: Callable[[], asyncio.Protocol], tls: ssl.SSLContext | None = None) -> None:
         self._protocol = protocol
-        self._tls = tls
+        self.tls = tls
         self._socket: socket.socket | None = None
         self._paused: asyncio.TimerHandle | None = None
         self._tasks = Tasks()
@@ -99,7 +99,7 @@ class Listener:
 
     async def _adopt(self, sock: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        handshake = {"ssl": self._tls, "ssl_handshake_timeout": HANDSHAKE_S} if self._tls is not None else {}
+        handshake = {"ssl": self.tls, "ssl_handshake_timeout": HANDSHAKE_S} if self.tls is not None else {}
         try:
             await loop.connect_accepted_socket(self._protocol, sock, **handshake)  # type: ignore[arg-type]
         except (OSError, asyncio.CancelledError) as error:

@@ -249,11 +249,11 @@ class MetricsStore:
 
     def __init__(self, metrics: Metrics, names: Names) -> None:
         self._metrics = metrics
-        self._names = names
+        self.names = names
 
     def add(self, entry: Entry, /) -> None:
         """Count an entry."""
-        names, usage = self._names, entry.usage
+        names, usage = self.names, entry.usage
         self._metrics.exchange_ended(
             ExchangeSample(
                 route=entry.route if entry.route in names.routes else "",

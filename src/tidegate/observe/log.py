@@ -25,7 +25,8 @@ FIELDS: Final = frozenset({
     "gap_mean_s", "cached_tokens", "input_tokens", "key", "model", "output_tokens", "path", "provider",
     "reasoning_tokens", "request", "route", "status", "stream",
     # the gateway itself
-    "about", "at", "count", "dropped", "error", "exchanges", "hint", "host", "ops_port", "port", "reason", "store", "version",
+    "about", "at", "count", "dropped", "error", "exchanges", "held_bytes", "hint", "host", "max_buffered_bytes", "ops_port", "port",
+    "reason", "state", "store", "version",
     # libraries, and what went wrong
     "exc_info", "exception", "logger", "message",
 })  # fmt: skip

@@ -175,7 +175,6 @@ class Metrics:
         self._connections: Callable[[], int] | None = None
         self._buffered: Callable[[], int] | None = None
         self._dropped_lines: Callable[[], int] | None = None
-        self._upstream: dict[str, Callable[[], tuple[int, int]]] = {}
         self.registry.register(_Scrape(self))
         ProcessCollector(registry=self.registry)
 
@@ -294,10 +293,6 @@ class Metrics:
         """Take the function that gives how many log lines were dropped so far."""
         self._dropped_lines = count
 
-    def watch_upstream(self, provider: str, count: Callable[[], tuple[int, int]]) -> None:
-        """Take the function that gives a provider's connections: in use, idle."""
-        self._upstream[provider] = count
-
     def watch(self, name: str, documentation: str, labels: tuple[str, ...], series: Callable[[], Series]) -> None:
         """Take the function that gives a gauge's series, each with its labels' values."""
         self._states.append((name, documentation, labels, series))
@@ -408,19 +403,11 @@ class Metrics:
         if self._connections is not None:
             yield _gauge("tidegate_connections_active", "Open connections of clients.", self._connections())
         if self._buffered is not None:
-            yield _gauge("tidegate_buffered_bytes", "Bytes that wait for clients to take them.", self._buffered())
+            yield _gauge("tidegate_buffered_bytes", "Bytes held for streams and requests.", self._buffered())
         if self._dropped_lines is not None:
             yield _count(
                 "tidegate_log_lines_dropped_total", "Log lines that nobody took in time.", self._dropped_lines()
             )
-        pools = GaugeMetricFamily(
-            "tidegate_upstream_connections", "Connections to providers.", labels=("provider", "state")
-        )
-        for provider, count in self._upstream.items():
-            in_use, idle = count()
-            pools.add_metric((provider, "in_use"), in_use)
-            pools.add_metric((provider, "idle"), idle)
-        yield pools
 
 
 class _Scrape:

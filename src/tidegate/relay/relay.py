@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections.abc import Callable
 from typing import Final
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from tidegate.dialect import Dialect
 from tidegate.exchange import GAP_BOUNDS_S, Client, Ending, Outcome, Plain, ReplyHead, Stream
@@ -43,8 +43,14 @@ IDLE_LOOK_S: Final = 3600.0
 _COMPLETED: Final = Ending(COMPLETED)
 
 
+class Finishing(Struct):
+    """How many streams of a process go on without their client."""
+
+    streams: int = 0
+
+
 class RelayRules(Struct):
-    """What all relays of a process share. Holds: `finishing` counts streams that go on without their client."""
+    """What relays share. Shape: `detached` is the whole process's, whatever else a reload changes."""
 
     dialect: Dialect
     framer: Callable[[], Framer]
@@ -52,7 +58,12 @@ class RelayRules(Struct):
     heartbeat_s: float
     slow_client_s: float
     finishes: bool
-    finishing: int = 0
+    detached: Finishing = field(default_factory=Finishing)
+
+    @property
+    def finishing(self) -> int:
+        """How many streams go on without their client."""
+        return self.detached.streams
 
 
 class Relay:
@@ -130,7 +141,7 @@ class Relay:
         if self._blocked_since:
             self._flowing.blocked_s += now - self._blocked_since
         if self._detached:
-            self._rules.finishing -= 1
+            self._rules.detached.streams -= 1
             ending = Ending(CLIENT_GONE)
         verdict = ending.verdict
         if verdict is not COMPLETED:
@@ -143,7 +154,7 @@ class Relay:
 
     def held(self) -> int:
         """Give the bytes that came and were not passed on yet: a frame's beginning, or a body's."""
-        return self._framer.held + sum(map(len, self._pieces))
+        return self._framer.held if self._events else sum(map(len, self._pieces))
 
     def backlog(self) -> tuple[int, float]:
         """Give the bytes that the client has not taken, and for how many seconds it has taken none."""
@@ -216,7 +227,7 @@ class Relay:
         if not rules.finishes or rules.finishing >= FINISH_STREAMS:
             self.end(Ending(CLIENT_GONE))
             return
-        rules.finishing += 1
+        rules.detached.streams += 1
         self._detached = True
         self._keep()
         self._detached_at = self._clock()

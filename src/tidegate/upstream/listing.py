@@ -39,12 +39,12 @@ _decode = msgspec.json.Decoder(_Page).decode
 class Listing:
     """The models of one provider. Holds: a task while one is being asked for."""
 
-    def __init__(self, provider: Provider, clock: Callable[[], float]) -> None:
+    def __init__(self, provider: Provider, clock: Callable[[], float], tasks: Tasks) -> None:
         self._provider = provider
         self._clock = clock
         self._names: tuple[str, ...] = ()
         self._due = 0.0
-        self._tasks = Tasks()
+        self._tasks = tasks
         self._asking: asyncio.Task[None] | None = None
 
     async def names(self) -> tuple[str, ...]:
@@ -54,10 +54,6 @@ class Listing:
                 self._asking = self._tasks.spawn(self._ask())
             await asyncio.shield(self._asking)
         return self._names
-
-    async def close(self) -> None:
-        """Stop asking."""
-        await self._tasks.close()
 
     async def _ask(self) -> None:
         try:

@@ -56,11 +56,11 @@ class Opening:
         self.metrics = metrics
         self.clock = clock
         self.translates = translates
-        self.opened: set[_Open] = set()
+        self.pending: set[_Open] = set()
 
     def held(self) -> int:
         """Give the bytes that are held for attempts: requests on their way, and what came before the verdict."""
-        return sum(attempt.held() for attempt in self.opened)
+        return sum(attempt.held() for attempt in self.pending)
 
     def open(self, attempt: Attempt, /) -> "_Open":
         """Give the context of one stream. Errors: AttemptFailed before it is open."""
@@ -87,13 +87,16 @@ class _Open:
     async def __aenter__(self) -> Stream:
         metrics = self._opening.metrics
         metrics.provider_call_started(self._provider.name)
-        self._opening.opened.add(self)
+        self._opening.pending.add(self)
         try:
             reader = await self._first_verdict()
         except BaseException:
             self._release()
             metrics.provider_call_ended(self._provider.name)
             raise
+        finally:
+            self._opening.pending.discard(self)  # whoever has the stream takes what was read at once
+            self._reader = None
         metrics.stream_opened(self._provider.name)
         ask = self._attempt.admitted.ask
         return Stream(
@@ -150,8 +153,6 @@ class _Open:
         self._attempt.record.securing = True
 
     def _release(self) -> None:
-        self._opening.opened.discard(self)
-        self._reader = None
         connection, self._connection = self._connection, None
         if connection is not None:
             ending = self._attempt.admitted.arrival.outcome.ending

@@ -60,6 +60,8 @@ class SseFramer:
 
     def feed(self, data: bytes, /) -> list[Frame]:
         """Give the frames that end in `data`. After a release the first one is the rest of the released frame."""
+        if self._resting and self._is_one(data):
+            return [Frame(data)]
         ends = self._find(data)
         if not ends:
             self._held += data
@@ -110,6 +112,11 @@ class SseFramer:
         self._passed += len(piece)
         self._skip = 0
         return piece
+
+    def _is_one(self, data: bytes) -> bool:
+        """Whether this, where nothing is held, is one frame with its line feeds: as most reads of paced streams are."""
+        size = len(data)
+        return 2 < size <= self._limit and data.find(b"\n\n") == size - 2 and data[:1] != b"\n" and b"\r" not in data
 
     def _unfinished(self) -> bool:
         """Whether more is held than a byte order mark or the rest of a line end."""

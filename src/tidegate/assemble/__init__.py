@@ -1,0 +1,314 @@
+"""Composition root: a Config becomes a running gateway. This room alone knows all others."""
+
+import asyncio
+import time
+from collections.abc import Iterable, Mapping
+from random import Random
+from typing import Final
+
+import structlog
+
+from tidegate import __version__
+from tidegate.admission import store
+from tidegate.admission.address import Proxies
+from tidegate.admission.crowd import Crowd
+from tidegate.admission.identity import Door, gate
+from tidegate.admission.memory import MemoryGuard
+from tidegate.assemble.health import Health
+from tidegate.assemble.wiring import DIALECTS, FALLBACK, Process, Wiring
+from tidegate.config import Config
+from tidegate.dispatch.fleet import Fleet, waiting_and_used
+from tidegate.edge.cold import COLD_ROUTES, UvicornHost, client_app, ops_app
+from tidegate.edge.connection import Connection, Edge
+from tidegate.edge.listener import Listener, tls_context
+from tidegate.exchange import GAP_BOUNDS_S, Client, Ending, Model, Outcome, Stream
+from tidegate.gateway import Gateway, Relaying
+from tidegate.ledger.ledger import Ledger, LogStore, MemoryStore, MetricsStore, Names
+from tidegate.observe.metrics import Metrics, Series
+from tidegate.relay.relay import Finishing, RelayRules
+from tidegate.tasks import Tasks
+from tidegate.upstream.providers import Provider
+from tidegate.verdict import SERVER_SHUTDOWN
+
+__all__ = ("FALLBACK", "HOT_ROUTES", "Tidegate")
+
+HOT_ROUTES: Final = {"/v1/chat/completions": "chat"}
+LAST_WORDS_S: Final = 2.0
+"""How long ended streams have to hand their error frames to the kernel."""
+_FIXED: Final = ("server.host", "server.port", "ops.listen", "observe.log")
+"""Settings that only a new start takes."""
+
+
+class Tidegate:
+    """The gateway of one process. Shape: `translates` has every stream translated, so that this road can be measured.
+
+    Holds: two listening sockets, from `start` to `stop`; connections and pools until `stop` is over.
+    """
+
+    def __init__(self, config: Config, proxies: Mapping[str, str] | None = None, *, translates: bool = False) -> None:
+        self.clock = time.monotonic
+        self.draining = False
+        self.metrics = Metrics(GAP_BOUNDS_S, __version__)
+        self.entries = MemoryStore()
+        self._chance = Random()  # noqa: S311 (spreads load and waits; guards nothing)
+        self._tasks = Tasks()
+        self._door = Door(gate(config.auth), self.clock, self._chance.random)
+        self.crowd = Crowd()
+        self._memory = self._guard()
+        self._limit(config)
+        process = Process(
+            clock=self.clock,
+            chance=self._chance,
+            metrics=self.metrics,
+            door=self._door,
+            memory=self._memory,
+            store=store.MemoryStore(self.clock),
+            draining=lambda: self.edge.closing,
+            tasks=self._tasks,
+            finishing=Finishing(),
+            translates=translates,
+        )
+        self._process = process
+        self.wiring = Wiring(config, proxies or {}, process)
+        self._counted = MetricsStore(self.metrics, _names(config))
+        self.ledger = self._ledger()
+        self.gateway = Gateway(self.wiring.admission, self.wiring.dispatch, self._relay, self.ledger, self.clock)
+        self.health = Health(lambda: self.wiring, lambda: self.draining, self._counts, self.clock)
+        self._tls = tls_context(config.server.tls)
+        self._open_edges(config)
+        self._watch()
+
+    @property
+    def providers(self) -> dict[str, Provider]:
+        """The providers of the present configuration."""
+        return self.wiring.providers
+
+    @property
+    def fleet(self) -> Fleet:
+        """What is remembered about targets."""
+        return self.wiring.fleet
+
+    @property
+    def rules(self) -> RelayRules:
+        """What the relays of new exchanges share."""
+        return self.wiring.rules
+
+    def reload(self, config: Config, proxies: Mapping[str, str] | None = None) -> list[str]:
+        """Let new exchanges go by another configuration; gives the settings that only a new start takes.
+
+        Errors: OSError and ssl.SSLError for a certificate that cannot be read; nothing is changed then.
+        """
+        old = self.wiring
+        tls = tls_context(config.server.tls)
+        wiring = Wiring(config, proxies or {}, self._process, old)
+        self.wiring = wiring
+        self.gateway.use(wiring.admission, wiring.dispatch)
+        old.retire(wiring)
+        self._limit(config)
+        self._door.use(gate(config.auth))
+        self._counted.names = _names(old.config, config)
+        self.edge.settings = self._ops_edge.settings = config.server
+        if (tls is None) == (self._tls is None):
+            self._tls = self._listener.tls = tls
+        return [path for path in (*_FIXED, "server.tls") if _changed(path, old.config, config)]
+
+    def _open_edges(self, config: Config) -> None:
+        self._cold = UvicornHost(
+            client_app(
+                gate=self._door,
+                models=self._models,
+                find=self._find,
+                dialect=FALLBACK,
+                hot_paths=tuple(HOT_ROUTES),
+                health=self.health,
+                ledger=self.ledger,
+                clock=self.clock,
+            )
+        )
+        self.edge = Edge(
+            settings=config.server,
+            gateway=self.gateway,
+            routes={path.encode(): (route, DIALECTS[route]) for path, route in HOT_ROUTES.items()},
+            fallback=FALLBACK,
+            cold=self._cold,
+            join=self.crowd.join,
+            clock=self.clock,
+        )
+        self._listener = Listener(lambda: Connection(self.edge), self._tls)
+        self._ops = UvicornHost(ops_app(self.health, self.metrics.render))
+        self._ops_edge = Edge(
+            settings=config.server,
+            gateway=self.gateway,
+            routes={},
+            fallback=FALLBACK,
+            cold=self._ops,
+            join=Crowd().join,
+            clock=self.clock,
+        )
+        self._ops_listener = Listener(lambda: Connection(self._ops_edge))
+
+    def _ledger(self) -> Ledger:
+        logger = structlog.get_logger()
+        return Ledger(
+            (self._counted, LogStore(logger), self.entries),
+            clock=self.clock,
+            wall=time.time,
+            log=logger,
+            on_start=self.metrics.exchange_started,
+        )
+
+    def _guard(self) -> MemoryGuard:
+        return MemoryGuard(
+            held=self.buffered_bytes,
+            readers=self._readers,
+            chance=self._chance.random,
+            log=structlog.get_logger(),
+        )
+
+    def _limit(self, config: Config) -> None:
+        limits, server = config.limits, config.server
+        self.crowd.max_connections = limits.max_connections
+        self.crowd.max_per_address = limits.max_connections_per_ip
+        self.crowd.proxies = Proxies(server.trusted_proxies)
+        self._memory.max_bytes, self._memory.max_body_bytes = limits.max_buffered_bytes, server.max_body_bytes
+
+    async def _models(self) -> list[str]:
+        return await self.wiring.names()
+
+    def _find(self, name: str) -> Model:
+        return self.wiring.catalogue.find(name)
+
+    def _readers(self) -> Iterable[Relaying]:
+        return self.gateway.relays()
+
+    def _relay(self, client: Client, stream: Stream, outcome: Outcome) -> Relaying:
+        return self.wiring.relay(client, stream, outcome)
+
+    def _watch(self) -> None:
+        metrics = self.metrics
+        metrics.watch_connections(self.connections)
+        metrics.watch_buffered(self.buffered_bytes)
+        metrics.watch("tidegate_upstream_connections", "Connections to providers.", ("provider", "state"), self._pools)
+        metrics.watch("tidegate_breaker_state", "0 closed, 1 half open, 2 open.", ("provider", "model"), self._breakers)
+        metrics.watch(
+            "tidegate_retry_budget_available",
+            "Extra attempts that can be paid for.",
+            ("provider", "host"),
+            lambda: ((key, budget.available(self.clock())) for key, budget in self.fleet.budgets.items()),
+        )
+        metrics.watch(
+            "tidegate_slots", "Slots in use, and attempts that wait for one.", ("provider", "state"), self._slots
+        )
+
+    def _pools(self) -> Series:
+        for name, provider in self.providers.items():
+            in_use, idle = provider.pool.counts()
+            yield (name, "in_use"), in_use
+            yield (name, "idle"), idle
+
+    def _breakers(self) -> Series:
+        now = self.clock()
+        return ((key, state.breaker.state(now)) for key, state in self.fleet.states.items())
+
+    def _slots(self) -> Series:
+        for name in self.providers:
+            waiting, in_use = waiting_and_used(self.fleet.slots, name)
+            yield (name, "in_use"), in_use
+            yield (name, "waiting"), waiting
+
+    def _counts(self) -> dict[str, int]:
+        return {
+            "active_connections": self.connections(),
+            "exchanges_in_flight": len(self.gateway),
+            "buffered_bytes": self.buffered_bytes(),
+            "unique_ips": self.crowd.addresses,
+        }
+
+    def connections(self) -> int:
+        """Give the clients' connections."""
+        return len(self.edge.connections) + self._cold.connections
+
+    def buffered_bytes(self) -> int:
+        """Give the bytes held for all clients: what they sent, what they have not taken, what is held back for a verdict."""
+        unsent = sum(connection.held() for connection in self.edge.connections)
+        held = self.wiring.admission.held() + self.wiring.opening.held()
+        return unsent + held + sum(relay.held() for relay in self.gateway.relays())
+
+    async def start(self, *, shared: bool = False) -> tuple[int, int]:
+        """Listen; gives the port, and the ops port or 0. Errors: PortBusyError.
+
+        Shape: `shared` lets replicas listen on the same port; the ops port is each one's own, so that a second process
+        started by mistake is noticed.
+        """
+        server = self.wiring.config.server
+        port = self._listener.open(server.host, server.port, shared=shared)
+        ops_port = 0
+        if self.wiring.config.ops.listen:
+            host, _, number = self.wiring.config.ops.listen.rpartition(":")
+            try:
+                ops_port = self._ops_listener.open(host.strip("[]"), int(number))
+            except BaseException:
+                self._listener.close()
+                raise
+        self._memory.start()
+        return port, ops_port
+
+    async def stop(self, *, delay_s: float | None = None) -> None:
+        """Drain: say so, stop accepting, let streams end, end the rest, close everything."""
+        server = self.wiring.config.server
+        self.draining = True
+        await asyncio.sleep(server.drain_delay_s if delay_s is None else delay_s)
+        self._listener.close()
+        self.edge.closing = True
+        self._cold.shut_down()
+        for connection in tuple(self.edge.connections):
+            connection.close_idle()
+        if not await self._quiet(server.drain_timeout_s):
+            self.gateway.end_all(Ending(SERVER_SHUTDOWN))
+            await self._quiet(LAST_WORDS_S)
+        await self._flushed(LAST_WORDS_S)
+        await self._close()
+
+    async def _quiet(self, timeout_s: float) -> bool:
+        """Wait until no exchange is live; gives whether that came in time."""
+        until = self.clock() + timeout_s
+        while len(self.gateway) and self.clock() < until:
+            await asyncio.sleep(0.02)
+        return not len(self.gateway)
+
+    async def _flushed(self, timeout_s: float) -> None:
+        until = self.clock() + timeout_s
+        while self.edge.connections and self.clock() < until:
+            await asyncio.sleep(0.02)
+        await self._cold.wait_closed(max(until - self.clock(), 0.0) or 0.01)
+
+    async def _close(self) -> None:
+        self._memory.stop()
+        self._ops_listener.close()
+        self._ops.shut_down()
+        for connection in (*self.edge.connections, *self._ops_edge.connections):
+            connection.abort()
+        await self.edge.tasks.close()
+        await self._tasks.close()
+        for provider in self.providers.values():
+            provider.pool.close()
+        await self._listener.wait_closed()
+        await self._ops_listener.wait_closed()
+        await asyncio.sleep(0)  # transports tell their protocols in the loop's next turn
+
+
+def _names(*configs: Config) -> Names:
+    """Give the names that may be labels: those of the present configuration, and of the one before it."""
+    return Names(
+        routes=frozenset({*HOT_ROUTES.values(), *COLD_ROUTES}),
+        models=frozenset(model.name for config in configs for model in config.models),
+        providers=frozenset(provider.name for config in configs for provider in config.providers),
+    )
+
+
+def _changed(path: str, old: Config, new: Config) -> bool:
+    section, _, name = path.partition(".")
+    before, after = getattr(getattr(old, section), name), getattr(getattr(new, section), name)
+    if path == "server.tls":
+        return bool(before.cert) != bool(after.cert)  # from plain to TLS; another certificate is taken at once
+    return bool(before != after)

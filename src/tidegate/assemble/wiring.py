@@ -1,0 +1,194 @@
+"""What one configuration comes to: providers, catalogue, admission, the stack of dispatch. A reload makes it anew.
+
+The only file that knows the order of layers.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from random import Random
+from typing import Final
+
+import structlog
+from msgspec import Struct, structs
+
+from tidegate import __version__
+from tidegate.admission.admission import Admission
+from tidegate.admission.catalogue import Catalogue
+from tidegate.admission.identity import Door
+from tidegate.admission.memory import MemoryGuard
+from tidegate.admission.rates import Rates
+from tidegate.admission.store import RateStore
+from tidegate.config import Config, ProviderSettings
+from tidegate.dialect import Dialect
+from tidegate.dialect.openai_chat import OpenAIChat
+from tidegate.dispatch.breaker import BreakerState, breaking
+from tidegate.dispatch.deadlines import deadlines
+from tidegate.dispatch.fleet import Fleet, ProviderRules
+from tidegate.dispatch.route import Router
+from tidegate.dispatch.service import Service
+from tidegate.dispatch.slots import slotting
+from tidegate.dispatch.turn import Rules, directing
+from tidegate.exchange import Admitted, Attempt, Client, Outcome, Stream
+from tidegate.observe.metrics import Metrics
+from tidegate.relay.relay import Finishing, Relay, RelayRules
+from tidegate.relay.translate import TranslatingRelay
+from tidegate.tasks import Tasks
+from tidegate.upstream.dial import Dialer, Origin
+from tidegate.upstream.listing import Listing
+from tidegate.upstream.opening import Opening
+from tidegate.upstream.pool import Pool
+from tidegate.upstream.providers import Provider
+from tidegate.upstream.settings import ProviderSettings as UpstreamSettings
+from tidegate.wire.sse import SseFramer
+
+AGENT: Final = f"tidegate/{__version__}"
+FALLBACK: Final = OpenAIChat()
+"""Speaks where no route has said which dialect the client has."""
+DIALECTS: Final[Mapping[str, Dialect]] = {"chat": FALLBACK}
+
+_OF_UPSTREAM: Final = tuple(field.name for field in structs.fields(UpstreamSettings))
+
+
+class Process(Struct, frozen=True):
+    """What outlives configurations. Shape: `clock` is monotonic, in seconds; `translates` has all streams translated."""
+
+    clock: Callable[[], float]
+    chance: Random
+    metrics: Metrics
+    door: Door
+    memory: MemoryGuard
+    store: RateStore
+    draining: Callable[[], bool]
+    tasks: Tasks
+    finishing: Finishing
+    translates: bool = False
+
+
+class Wiring:
+    """A configuration as it works. Holds: of `before`, every part whose settings are the same, with its state."""
+
+    def __init__(
+        self, config: Config, proxies: Mapping[str, str], process: Process, before: "Wiring | None" = None
+    ) -> None:
+        self.config = config
+        self._process = process
+        self.proxies = proxies
+        self.providers = {settings.name: self._provider(settings, before) for settings in config.providers}
+        self.listings = {name: self._listing(name, before) for name in self.providers}
+        mocks = frozenset(settings.name for settings in config.providers if settings.kind == "mock")
+        self.catalogue = Catalogue(config.models, mocks)
+        self.fleet = self._fleet(before)
+        self.opening = Opening(self.providers, process.metrics, process.clock, translates=process.translates)
+        self.admission = self._admission()
+        if before is not None:
+            self.opening.pending = before.opening.pending
+            self.admission.inside = before.admission.inside
+        self.dispatch = self._stack(self.opening)
+        self.rules = self._relay_rules()
+
+    def relay(self, client: Client, stream: Stream, outcome: Outcome) -> Relay:
+        """Give the relay of a stream that is open."""
+        road = TranslatingRelay if stream.translates else Relay
+        return road(client, stream, outcome, self.rules)
+
+    def retire(self, after: "Wiring") -> None:
+        """Close what `after` has not taken over; what runs goes on."""
+        for name, provider in self.providers.items():
+            if after.providers.get(name) is not provider:
+                provider.pool.close()
+
+    async def names(self) -> list[str]:
+        """Give the models that clients can ask for; of a wildcard those that its provider lists."""
+        names: list[str] = []
+        for model in self.catalogue.models:
+            prefix = model.name.removesuffix("*")
+            if prefix == model.name:
+                names.append(model.name)
+                continue
+            for target in model.targets:
+                if target.name == "*":
+                    names += [prefix + name for name in await self.listings[target.provider].names()]
+        return list(dict.fromkeys(names))
+
+    def _provider(self, settings: ProviderSettings, before: "Wiring | None") -> Provider:
+        name, proxy = settings.name, self.proxies.get(settings.name, "")
+        if before is not None and name in before.providers:
+            old = next(old for old in before.config.providers if old.name == name)
+            same = all(getattr(old, field) == getattr(settings, field) for field in _OF_UPSTREAM)
+            if same and before.proxies.get(name, "") == proxy:
+                return before.providers[name]
+        origin = Origin.of(settings.base_url, settings.ca_file, proxy)
+        pool = Pool(Dialer(origin), settings.connections, self._process.clock)
+        return Provider(settings, pool, origin.authority, AGENT)
+
+    def _listing(self, name: str, before: "Wiring | None") -> Listing:
+        if before is not None and before.providers.get(name) is self.providers[name]:
+            return before.listings[name]
+        return Listing(self.providers[name], self._process.clock, self._process.tasks)
+
+    def _fleet(self, before: "Wiring | None") -> Fleet:
+        rules = [
+            ProviderRules(
+                name=settings.name,
+                host=Origin.of(settings.base_url).authority,
+                retry=settings.retry,
+                retry_budget=settings.retry_budget,
+                slots=settings.slots,
+                breaker=settings.breaker,
+            )
+            for settings in self.config.providers
+        ]
+        return Fleet(
+            rules,
+            [target for model in self.catalogue.models for target in model.targets],
+            now=self._process.clock(),
+            on_breaker=self._breaker_changed,
+            before=before.fleet if before is not None else None,
+        )
+
+    def _breaker_changed(self, key: tuple[str, str], state: BreakerState) -> None:
+        name = state.name.lower()
+        self._process.metrics.breaker_changed(*key, name)
+        structlog.get_logger().warning("breaker", provider=key[0], model=key[1], state=name)
+
+    def _admission(self) -> Admission:
+        process, rules = self._process, self.config.limits.rate
+        rates = Rates(rules, process.store, process.chance.random, process.metrics.rate_limited)
+        return Admission(
+            door=process.door,
+            catalogue=self.catalogue,
+            dialects=DIALECTS,
+            draining=process.draining,
+            memory=process.memory,
+            rates=rates if rules else None,
+            request_timeout_s=self.config.server.request_timeout_s,
+            clock=process.clock,
+            chance=process.chance.random,
+        )
+
+    def _stack(self, innermost: Service[Attempt]) -> Service[Admitted]:
+        """Give the stack, outermost first: turn › slots › breaker permit › opening deadlines › opening."""
+        process, fleet = self._process, self.fleet
+        service = innermost
+        for layer in (
+            deadlines(process.clock),
+            breaking(fleet.breaker_of, process.clock, process.chance),
+            slotting(fleet.slots_of, process.metrics, process.clock, process.chance),
+        ):
+            service = layer(service)
+        router = Router(fleet, process.chance)
+        return directing(Rules(router, process.metrics, process.tasks, process.chance, process.clock, time.time))(
+            service
+        )
+
+    def _relay_rules(self) -> RelayRules:
+        server = self.config.server
+        return RelayRules(
+            dialect=FALLBACK,
+            framer=SseFramer,
+            clock=self._process.clock,
+            heartbeat_s=server.heartbeat_s,
+            slow_client_s=server.slow_client_timeout_s,
+            finishes=server.on_client_disconnect == "finish",
+            detached=self._process.finishing,
+        )
