@@ -110,7 +110,7 @@ def plan(seconds: float, dice: random.Random) -> list[Fault]:
     now = 2.0
     while now < seconds - SETTLE_S - FAULT_S[1]:
         settled = [name for name, at_s in settled_at.items() if at_s <= now]
-        if len(settled) > 1 and dice.random() < 0.15:
+        if len(settled) > 1 and dice.random() < 0.3:
             mode: Mode = dice.choice(("refuse", "reset", "stall", "stall", "busy", "failing", "flaky"))
             fault = Fault(dice.choice(settled), mode, now, now + dice.uniform(*FAULT_S))
             faults.append(fault)

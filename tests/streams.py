@@ -207,6 +207,9 @@ def check_quiet(running: Running) -> None:
     tidegate = running.tidegate
     assert len(tidegate.gateway) == 0
     assert len(tidegate.ledger) == 0
+    assert not tidegate.wiring.admission.inside
+    assert not tidegate.wiring.opening.pending
+    assert len(tidegate.crowd) <= tidegate.connections()
     assert tidegate.rules.finishing == 0
     assert [provider.pool.in_use for provider in tidegate.providers.values()] == [0] * len(tidegate.providers)
     samples = {

@@ -1,14 +1,16 @@
 import pytest
 
 from tidegate.admission.catalogue import MAX_SHOWN_CHARS, Catalogue
-from tidegate.admission.settings import ModelSettings, TargetSettings
+from tidegate.admission.settings import HedgeSettings, ModelSettings, TargetSettings
 from tidegate.exchange import Timeouts
 from tidegate.verdict import UNKNOWN_MODEL, Refused
 
-TIMEOUTS = {"real": Timeouts(idle_s=7.0), "mocked": Timeouts()}
+IMPATIENT = Timeouts(idle_s=7.0)
 MODELS = (
     ModelSettings(
-        name="fast", targets=(TargetSettings(provider="real", model="gpt-small"),), aliases=("cheap", "quick")
+        name="fast",
+        targets=(TargetSettings(provider="real", model="gpt-small", timeouts=IMPATIENT),),
+        aliases=("cheap", "quick"),
     ),
     ModelSettings(name="same", targets=(TargetSettings(provider="real"),)),
     ModelSettings(name="play", targets=(TargetSettings(provider="mocked", model="mock"),), aliases=("toy",)),
@@ -16,7 +18,7 @@ MODELS = (
 
 
 def catalogue() -> Catalogue:
-    return Catalogue(MODELS, TIMEOUTS, frozenset({"mocked"}))
+    return Catalogue(MODELS, frozenset({"mocked"}))
 
 
 def refusal(name: str) -> Refused:
@@ -34,8 +36,15 @@ def test_a_model_is_found_by_its_name_and_each_alias(name: str) -> None:
     assert (model.name, target.provider, target.model) == ("fast", "real", "gpt-small")
 
 
-def test_a_target_brings_the_timeouts_of_its_provider() -> None:
-    assert catalogue().find("fast").targets[0].timeouts.idle_s == 7.0
+def test_a_model_brings_what_is_configured_for_it_and_for_its_targets() -> None:
+    target = TargetSettings(provider="p", model="x", weight=3, priority=2, max_streams=5, timeouts=IMPATIENT)
+    settings = ModelSettings(
+        name="all", targets=(target,), balance="sticky", sticky_by="x-session", hedge=HedgeSettings(after_s=0.8)
+    )
+    model = Catalogue((settings,)).find("all")
+    assert (model.balance, model.sticky_by, model.hedge_after_s) == ("sticky", "x-session", 0.8)
+    (found,) = model.targets
+    assert (found.weight, found.priority, found.max_streams, found.timeouts) == (3, 2, 5, IMPATIENT)
     assert catalogue().find("play").targets[0].timeouts == Timeouts()
 
 
@@ -69,3 +78,48 @@ def test_parameters_leave_nothing_behind_in_the_catalogue() -> None:
         models.find(f"play?tokens={number}")
     assert models.names == ["fast", "same", "play"]
     assert len(models._models) == 6
+
+
+# --- wildcards -------------------------------------------------------------------------------------------------------
+
+
+def wild(name: str, *models: str, aliases: tuple[str, ...] = ()) -> ModelSettings:
+    return ModelSettings(
+        name=name, targets=tuple(TargetSettings(provider="p", model=model) for model in models), aliases=aliases
+    )
+
+
+WILD = Catalogue(
+    (
+        wild("openai/*", ""),
+        wild("openai/gpt-4/*", "four-*"),
+        wild("openai/gpt-4/fixed", "one", aliases=("openai/alias",)),
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("asked", "public", "sent"),
+    [
+        ("openai/gpt-4o", "openai/*", "gpt-4o"),
+        ("openai/a/b", "openai/*", "a/b"),
+        ("openai/gpt-4/turbo", "openai/gpt-4/*", "four-turbo"),
+        ("openai/gpt-4/fixed", "openai/gpt-4/fixed", "one"),
+        ("openai/alias", "openai/gpt-4/fixed", "one"),
+    ],
+)
+def test_an_exact_name_comes_before_a_wildcard_and_a_longer_one_before_a_shorter(
+    asked: str, public: str, sent: str
+) -> None:
+    model = WILD.find(asked)
+    assert (model.name, model.targets[0].model) == (public, sent)
+
+
+def test_the_state_of_a_wildcard_s_target_is_kept_under_its_configured_name() -> None:
+    assert WILD.find("openai/a").targets[0].key == WILD.find("openai/b").targets[0].key == ("p", "*")
+
+
+@pytest.mark.parametrize("name", ["openai/", "openai", "openai/*", "openai/gpt*", "xopenai/a", "OpenAI/a"])
+def test_a_wildcard_stands_for_names_and_not_for_itself(name: str) -> None:
+    with pytest.raises(Refused):
+        WILD.find(name)

@@ -167,3 +167,13 @@ def test_failures_count_for_each_address_and_for_each_network_of_ipv6() -> None:
     assert street.knock(address="2001:db8::ffff") == "too_many_failures"
     assert street.knock(address="2001:db8:0:1::") == "unauthenticated"
     assert street.knock() == "unauthenticated"
+
+
+def test_another_gate_takes_over_and_failures_are_remembered() -> None:
+    street = Street()
+    for _ in range(20):
+        street.knock()
+    keys = (KeySettings(id="new", sha256=hash_key("tg-brand-new-key")),)
+    street.door.use(gate(AuthSettings(mode="keys", keys=keys)))
+    assert street.knock("tg-brand-new-key") == "new"
+    assert street.knock(KEY) == "too_many_failures"

@@ -100,8 +100,7 @@ def test_a_body_that_is_too_large_is_left_to_be_refused_for_its_size() -> None:
     assert not admits(made, 500)
     assert admits(made, 501)
     for _ in range(10):
-        made.expect(10_000)
-        made.came(10_000)
+        made.came(made.expect(10_000))
     made.sample()
     assert admits(made, 0)
 

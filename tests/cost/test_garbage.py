@@ -17,15 +17,20 @@ OURS = {
     "Future",
     "frame",
     "Head",
+    "TranslatingRelay",
+    "Translator",
+    "ChatDecoder",
+    "ChatEncoder",
 }
 
 
+@pytest.mark.parametrize("translates", [False, True])
 @pytest.mark.parametrize(
     "model", ["mock?tokens=5", "mock?tokens=20&itl=1ms", "mock?status=500", "mock?tokens=9&fail_at=3&fail=error"]
 )
-def test_an_exchange_leaves_nothing_for_the_garbage_collector(model: str) -> None:
+def test_an_exchange_leaves_nothing_for_the_garbage_collector(model: str, translates: bool) -> None:
     async def work() -> None:
-        async with gateway() as running, connect(running.port) as client:
+        async with gateway(translates=translates) as running, connect(running.port) as client:
 
             async def exchanges(count: int) -> None:
                 for _ in range(count):

@@ -1,128 +1,800 @@
-"""One exchange, its attempt, and what both know of each other at the end."""
+"""One exchange out of attempts: what is tried again, where, when, who pays, and what the client is told."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import gc
+import weakref
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from email.utils import formatdate
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec import structs
 
-from harness import run
-from tidegate.dispatch.turn import directing
-from tidegate.exchange import (
-    Admitted,
-    Arrival,
-    Ask,
-    Attempt,
-    Ending,
-    Identity,
-    Model,
-    Outcome,
-    ReplyHead,
-    Sink,
-    Stream,
-    Target,
+from dispatching import A, B, ByProvider, C, Room, Settings, fails
+from tidegate.dispatch.settings import BreakerSettings, RetryBudgetSettings, RetrySettings, SlotSettings
+from tidegate.dispatch.trial import LONGEST_COOLING_S
+from tidegate.exchange import Attempt, AttemptRecord, Ending, Stream, Target
+from tidegate.testing.clock import run_virtual
+from tidegate.testing.services import Act, ScriptedService
+from tidegate.verdict import (
+    BAD_FRAME,
+    BREAKER_OPEN,
+    CLIENT_GONE,
+    COMPLETED,
+    CONNECT_REFUSED,
+    DEADLINE_EXCEEDED,
+    DNS_FAILED,
+    FIRST_TOKEN_TIMEOUT,
+    PROVIDER_AUTH,
+    QUEUE_FULL,
+    TABLE,
+    UPSTREAM_FAILED,
+    UPSTREAM_RATE_LIMITED,
+    Again,
+    AttemptFailed,
+    Verdict,
 )
-from tidegate.verdict import COMPLETED, DNS_FAILED, AttemptFailed
+
+EMPTY = RetryBudgetSettings(rate_per_second=0.0, burst=0.0, ratio=0.0)
+OPENING = [verdict for verdict in TABLE.values() if verdict.stage == "opening"]
+D = Target("d", "m", priority=1)
 
 
-class NoBody:
-    async def read(self, within_s: float = 0.0) -> bytes:
-        return b""
+def wait(value: object) -> tuple[tuple[bytes, bytes], ...]:
+    return ((b"retry-after", str(value).encode()),)
 
 
-class NoSource:
-    def attach(self, sink: Sink, /) -> None: ...
-    def divert(self, plain: object, /) -> None: ...
-    def pause(self) -> None: ...
-    def resume(self) -> None: ...
-    def abort(self) -> None: ...
+def said(failed: AttemptFailed) -> dict[bytes, bytes]:
+    assert len(dict(failed.headers)) == len(failed.headers), "no header is said twice"
+    return dict(failed.headers)
 
 
-class Once:
-    """A service that opens, or fails as it is told to."""
-
-    def __init__(self, fault: Exception | None = None) -> None:
-        self.fault = fault
-        self.seen: list[Attempt] = []
-        self.body = b""
-        self.open_now = 0
-
-    @asynccontextmanager
-    async def open(self, ask: Attempt, /) -> AsyncIterator[Stream]:
-        self.seen.append(ask)
-        self.body = ask.admitted.ask.body
-        if self.fault is not None:
-            raise self.fault
-        self.open_now += 1
-        try:
-            yield Stream(
-                attempt=ask,
-                source=NoSource(),
-                head=ReplyHead(200, ()),
-                events=True,
-                whole=False,
-                strips_usage=False,
-                changed=False,
-                redact=str,
-            )
-        finally:
-            self.open_now -= 1
+async def failing(room: Room, **members: Any) -> AttemptFailed:
+    """Have an exchange that fails; gives how. Holds: nothing is held after it."""
+    with pytest.raises(AttemptFailed) as caught:
+        await room.exchange(room.admitted(**members))
+    assert room.held() == {}
+    return caught.value
 
 
-def admitted() -> Admitted:
-    targets = (Target("main", "upstream-model"), Target("other", "never"))
-    arrival = Arrival("r", 1, "chat", {}, "", NoBody(), Outcome(0.0))
-    asked = Ask("mock", stream=True, wants_usage=False, body=b"prompt")
-    return Admitted(arrival, Identity(), asked, Model("mock", targets))
+def asked(inner: ScriptedService) -> list[str]:
+    """Give which providers were asked, in order."""
+    return [visit.attempt.target.provider for visit in inner.visits if visit.entries]
+
+
+def begun(inner: ScriptedService) -> list[float]:
+    """Give when attempts began, in seconds after the first."""
+    starts = [visit.attempt.record.started_at for visit in inner.visits]
+    return [start - starts[0] for start in starts]
+
+
+# --- one attempt -----------------------------------------------------------------------------------------------------
 
 
 def test_an_attempt_is_recorded_before_it_begins_and_gets_the_exchange_s_ending() -> None:
     async def work() -> None:
-        inner, ask = Once(), admitted()
-        outcome = ask.arrival.outcome
-        async with directing(lambda: 5.0)(inner).open(ask) as stream:
-            assert inner.open_now == 1
+        inner = ScriptedService(Act(stall_s=2.0))
+        room = Room(inner)
+        admitted = room.admitted()
+        outcome, began = admitted.arrival.outcome, room.clock()
+        async with room.service.open(admitted) as stream:
             (record,) = outcome.attempts
-            assert (record.provider, record.model, record.started_at) == ("main", "upstream-model", 5.0)
-            assert stream.attempt.record is record
+            assert stream.attempt.record is record is outcome.served
+            assert (record.provider, record.model, record.started_at, record.hedge) == ("a", "m", began, False)
             assert record.verdict is None
-            outcome.end(Ending(COMPLETED), 6.0)
-        assert record.verdict is COMPLETED
-        assert inner.open_now == 0
+            assert room.state(A).in_flight == 1
+            outcome.end(Ending(CLIENT_GONE), room.clock())
+            await asyncio.sleep(1.0)
+        assert record.verdict is CLIENT_GONE
+        assert record.ended_at == began + 3.0
+        assert room.held() == {}
 
-    run(work)
+    run_virtual(work)
 
 
-def test_the_prompt_is_there_for_the_attempt_and_let_go_once_the_stream_is_open() -> None:
+def test_the_prompt_is_kept_until_a_stream_is_open_and_no_longer() -> None:
     async def work() -> None:
-        inner, ask = Once(), admitted()
-        async with directing(lambda: 0.0)(inner).open(ask):
-            assert inner.body == b"prompt"
-            assert ask.ask.body == b""
+        bodies: list[bytes] = []
 
-    run(work)
+        class Looking(ScriptedService):
+            def open(self, ask: Attempt, /) -> Any:
+                bodies.append(ask.admitted.ask.body)
+                return super().open(ask)
+
+        room = Room(Looking(fails(AttemptFailed(UPSTREAM_FAILED)), Act()))
+        admitted = room.admitted()
+        admitted.ask.body = b"prompt"
+        async with room.service.open(admitted):
+            assert admitted.ask.body == b""
+        assert bodies == [b"prompt", b"prompt"]
+
+    run_virtual(work)
 
 
-def test_a_failed_attempt_keeps_its_own_verdict_and_leaves_the_prompt() -> None:
+def test_a_failed_exchange_leaves_the_prompt_and_serves_nothing() -> None:
     async def work() -> None:
-        inner, ask = Once(AttemptFailed(DNS_FAILED)), admitted()
+        room = Room(ScriptedService(fails(AttemptFailed(DNS_FAILED))))
+        admitted = room.admitted()
+        body = admitted.ask.body
         with pytest.raises(AttemptFailed):
-            async with directing(lambda: 0.0)(inner).open(ask):
-                pass
-        (record,) = ask.arrival.outcome.attempts
-        assert record.verdict is DNS_FAILED
-        assert ask.ask.body == b"prompt"
+            await room.exchange(admitted)
+        assert admitted.ask.body == body != b""
+        assert admitted.arrival.outcome.served is None
+        assert [record.verdict for record in admitted.arrival.outcome.attempts] == [DNS_FAILED]
 
-    run(work)
+    run_virtual(work)
 
 
-def test_what_is_raised_in_an_open_stream_passes_through_and_closes_it() -> None:
+@pytest.mark.parametrize(
+    "error", [LookupError("bug"), asyncio.CancelledError(), AttemptFailed(CONNECT_REFUSED)], ids=repr
+)
+def test_what_is_raised_in_an_open_stream_passes_through_and_is_never_tried_again(error: BaseException) -> None:
     async def work() -> None:
-        for error in (RuntimeError("bug"), asyncio.CancelledError()):
-            inner, ask = Once(), admitted()
-            with pytest.raises(type(error)):
-                async with directing(lambda: 0.0)(inner).open(ask):
-                    raise error
-            assert inner.open_now == 0
+        inner = ScriptedService()
+        room = Room(inner, A, B)
+        with pytest.raises(type(error)) as caught:
+            async with room.service.open(room.admitted()):
+                raise error
+        assert caught.value is error
+        assert asked(inner) == ["a"]
+        assert room.held() == {}
 
-    run(work)
+    run_virtual(work)
+
+
+# --- what is tried again ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verdict", [*OPENING, QUEUE_FULL], ids=lambda verdict: verdict.code)
+def test_the_table_decides_whether_one_target_is_tried_again(verdict: Verdict) -> None:
+    async def work() -> None:
+        inner = ScriptedService(fails(AttemptFailed(verdict)))
+        failed = await failing(Room(inner))
+        assert failed.verdict is verdict
+        assert asked(inner) == ["a"] * (2 if verdict.again is Again.ANYWHERE else 1)
+
+    run_virtual(work)
+
+
+@pytest.mark.parametrize("verdict", [*OPENING, QUEUE_FULL], ids=lambda verdict: verdict.code)
+def test_the_table_decides_whether_other_targets_are_tried(verdict: Verdict) -> None:
+    async def work() -> None:
+        inner = ScriptedService(fails(AttemptFailed(verdict)))
+        failed = await failing(Room(inner, A, D))
+        assert failed.verdict is verdict
+        expected = {Again.NEVER: ["a"], Again.ELSEWHERE: ["a", "d"], Again.ANYWHERE: ["a", "a", "d", "d"]}
+        if verdict is UPSTREAM_RATE_LIMITED:
+            expected[Again.ANYWHERE] = ["a", "d", "d"]
+        assert asked(inner) == expected[verdict.again]
+
+    run_virtual(work)
+
+
+def test_what_no_target_can_do_better_is_told_at_once() -> None:
+    async def work() -> None:
+        inner = ScriptedService(fails(AttemptFailed(DNS_FAILED, "no such host")))
+        room = Room(inner, A, B, C)
+        failed = await failing(room)
+        assert failed.message == "no such host"
+        assert asked(inner) == ["a"]
+        assert room.clock() == inner.visits[0].attempt.record.started_at
+
+    run_virtual(work)
+
+
+@pytest.mark.parametrize(("max_attempts", "attempts"), [(0, 1), (1, 1), (2, 2), (5, 5)])
+def test_a_target_is_tried_as_often_as_its_provider_allows(max_attempts: int, attempts: int) -> None:
+    async def work() -> None:
+        inner = ScriptedService(fails(AttemptFailed(UPSTREAM_FAILED)))
+        await failing(Room(inner, settings=Settings(retry=RetrySettings(max_attempts=max_attempts))))
+        assert len(asked(inner)) == attempts
+
+    run_virtual(work)
+
+
+def test_after_a_target_comes_the_next_of_its_priority_and_then_the_next_priority() -> None:
+    async def work() -> None:
+        inner = ScriptedService(fails(AttemptFailed(UPSTREAM_FAILED)))
+        room = Room(inner, D, A, B)
+        await failing(room)
+        assert asked(inner) == ["a", "a", "b", "b", "d", "d"]
+        assert room.counts.seen == {
+            ("retried", "a", "failed"): 1,
+            ("fell back", "a/m", "b/m"): 1,
+            ("retried", "b", "failed"): 2,
+            ("fell back", "b/m", "d/m"): 1,
+            ("retried", "d", "failed"): 2,
+        }
+
+    run_virtual(work)
+
+
+def test_a_second_attempt_that_opens_is_the_one_that_serves() -> None:
+    async def work() -> None:
+        inner = ScriptedService(fails(AttemptFailed(FIRST_TOKEN_TIMEOUT), after_s=3.0), Act())
+        room = Room(inner)
+        admitted = room.admitted()
+        await room.exchange(admitted)
+        outcome = admitted.arrival.outcome
+        assert [record.verdict for record in outcome.attempts] == [FIRST_TOKEN_TIMEOUT, COMPLETED]
+        assert outcome.served is outcome.attempts[1]
+        assert room.counts.seen == {("retried", "a", "opened"): 1}
+
+    run_virtual(work)
+
+
+def test_a_bug_is_not_tried_again() -> None:
+    async def work() -> None:
+        inner = ScriptedService(fails(LookupError("a bug")))
+        room = Room(inner, A, B)
+        admitted = room.admitted()
+        with pytest.raises(LookupError):
+            await room.exchange(admitted)
+        assert [record.verdict and record.verdict.code for record in admitted.arrival.outcome.attempts] == ["bug"]
+        assert asked(inner) == ["a"]
+        assert room.held() == {}
+
+    run_virtual(work)
+
+
+ACTS = st.builds(
+    lambda verdict, stall_s, sent, opens: Act(
+        stall_s=stall_s, sent=sent, raises=None if opens else AttemptFailed(verdict)
+    ),
+    st.sampled_from(OPENING),
+    st.sampled_from([0.0, 0.1, 2.0]),
+    st.booleans(),
+    st.booleans(),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(ACTS, min_size=1, max_size=8), st.booleans(), st.integers(0, 4), st.floats(0, 4))
+def test_once_a_stream_is_open_nothing_more_is_asked_of_anyone(
+    script: list[Act], hedges: bool, attempts: int, burst: float
+) -> None:
+    async def work() -> None:
+        inner = ScriptedService(*script)
+        limits = Settings(
+            retry=RetrySettings(max_attempts=attempts),
+            budget=RetryBudgetSettings(rate_per_second=1.0, burst=burst),
+        )
+        room = Room(inner, A, B, D, settings=limits, model={"hedge_after_s": 1.0 * hedges})
+        admitted = room.admitted()
+        try:
+            async with room.service.open(admitted) as stream:
+                seen, visits = len(inner.log), len(inner.visits)
+                opened = [visit for step, visit in inner.log if step == "opens"]
+                left = [visit for step, visit in inner.log if step == "is over"]
+                assert [visit.stream for visit in opened if visit not in left] == [stream]
+                await asyncio.sleep(60.0)
+                assert (len(inner.log), len(inner.visits)) == (seen, visits)
+                admitted.arrival.outcome.end(Ending(COMPLETED), room.clock())
+        except AttemptFailed as failed:
+            assert b"x-tidegate-attempts" in said(failed)
+        assert all(record.verdict is not None for record in admitted.arrival.outcome.attempts)
+        assert all(record.ended_at for record in admitted.arrival.outcome.attempts)
+        assert room.held() == {}
+
+    run_virtual(work)
+
+
+# --- when ------------------------------------------------------------------------------------------------------------
+
+
+def test_waits_between_attempts_are_by_chance_and_grow_up_to_their_limit() -> None:
+    async def work() -> None:
+        retry = RetrySettings(max_attempts=6, initial_delay_s=1.0, max_delay_s=5.0)
+        waits: list[list[float]] = [[], [], [], [], []]
+        for seed in range(300):
+            inner = ScriptedService(fails(AttemptFailed(UPSTREAM_FAILED)))
+            await failing(Room(inner, settings=Settings(retry=retry), seed=seed))
+            starts = begun(inner)
+            for number in range(5):
+                waits[number].append(starts[number + 1] - starts[number])
+        for limit, seen in zip([1.0, 2.0, 4.0, 5.0, 5.0], waits, strict=True):
+            assert 0.0 <= min(seen) < 0.05 * limit
+            assert 0.95 * limit < max(seen) <= limit + 1e-6
+            assert sum(seen) / len(seen) == pytest.approx(limit / 2, rel=0.1)
+
+    run_virtual(work)
+
+
+def test_attempts_without_end_stay_within_the_longest_wait() -> None:
+    async def work() -> None:
+        tries = 0
+
+        class Refusing:
+            @asynccontextmanager
+            async def open(self, ask: Attempt, /) -> AsyncIterator[Stream]:
+                nonlocal tries
+                tries += 1
+                raise AttemptFailed(CONNECT_REFUSED)
+                yield
+
+        retry = RetrySettings(max_attempts=1200, initial_delay_s=0.25, max_delay_s=2.0)
+        await failing(Room(Refusing(), settings=Settings(retry=retry)))
+        assert tries == 1200
+
+    run_virtual(work)
+
+
+@pytest.mark.parametrize("date", [False, True], ids=["seconds", "date"])
+@pytest.mark.parametrize("verdict", [UPSTREAM_RATE_LIMITED, UPSTREAM_FAILED], ids=["429", "503"])
+def test_a_retry_after_is_waited_for_and_not_much_longer(verdict: Verdict, *, date: bool) -> None:
+    async def work() -> None:
+        room = Room(ScriptedService())
+        value = formatdate(room.wall() + 7, usegmt=True) if date else 7
+        inner = ScriptedService(fails(AttemptFailed(verdict, headers=wait(value))), Act())
+        room = Room(inner)
+        await room.exchange()
+        assert asked(inner) == ["a", "a"]
+        assert 7.0 <= begun(inner)[1] <= 7.25
+
+    run_virtual(work)
+
+
+def test_those_who_are_told_to_wait_do_not_come_back_in_the_same_instant() -> None:
+    async def work() -> None:
+        starts = set()
+        for seed in range(20):
+            inner = ScriptedService(fails(AttemptFailed(UPSTREAM_FAILED, headers=wait(3))), Act())
+            await Room(inner, seed=seed).exchange()
+            starts.add(begun(inner)[1])
+        assert len(starts) > 15
+
+    run_virtual(work)
+
+
+def test_who_is_told_to_wait_too_long_does_not_wait_and_passes_it_on() -> None:
+    async def work() -> None:
+        inner = ScriptedService(fails(AttemptFailed(UPSTREAM_RATE_LIMITED, "slow down", headers=wait(11))))
+        room = Room(inner)
+        failed = await failing(room)
+        assert asked(inner) == ["a"]
+        assert (failed.verdict, failed.message) == (UPSTREAM_RATE_LIMITED, "slow down")
+        assert said(failed)[b"retry-after"] == b"11"
+        assert b"x-should-retry" not in said(failed)
+
+    run_virtual(work)
+
+
+@pytest.mark.parametrize("value", ["soon", "", "-1", "1.5"])
+def test_a_retry_after_that_cannot_be_read_is_not_there(value: str) -> None:
+    async def work() -> None:
+        inner = ScriptedService(fails(AttemptFailed(UPSTREAM_FAILED, headers=wait(value))), Act())
+        await Room(inner).exchange()
+        assert begun(inner)[1] <= 0.25
+
+    run_virtual(work)
+
+
+@pytest.mark.parametrize("verdict", [UPSTREAM_RATE_LIMITED, UPSTREAM_FAILED], ids=["429", "503"])
+def test_who_is_told_to_wait_goes_to_another_target_at_once(verdict: Verdict) -> None:
+    async def work() -> None:
+        inner = ScriptedService(fails(AttemptFailed(verdict, headers=wait(5))), Act())
+        room = Room(inner, A, B)
+        await room.exchange()
+        assert asked(inner) == ["a", "b"]
+        assert begun(inner) == [0.0, 0.0]
+
+    run_virtual(work)
+
+
+def test_a_target_that_answered_429_is_left_alone_for_as_long_as_it_asked() -> None:
+    async def work() -> None:
+        inner = ByProvider(
+            a=ScriptedService(fails(AttemptFailed(UPSTREAM_RATE_LIMITED, headers=wait(30))), Act()),
+            b=ScriptedService(),
+        )
+        room = Room(inner, A, B)
+        for _ in range(6):
+            await room.exchange()
+        assert [len(inner.services[name].visits) for name in "ab"] == [1, 6]
+        await asyncio.sleep(30.0)
+        for _ in range(4):
+            await room.exchange()
+        assert len(inner.services["a"].visits) == 3
+
+    run_virtual(work)
+
+
+def test_a_429_without_a_time_cools_nothing() -> None:
+    async def work() -> None:
+        inner = ScriptedService(fails(AttemptFailed(UPSTREAM_RATE_LIMITED)), Act())
+        room = Room(inner, A, B)
+        await room.exchange()
+        assert asked(inner) == ["a", "b"]
+        assert room.state(A).available(room.clock())
+
+    run_virtual(work)
+
+
+def test_a_503_that_asks_to_wait_is_no_429() -> None:
+    async def work() -> None:
+        room = Room(ScriptedService(fails(AttemptFailed(UPSTREAM_FAILED, headers=wait(30))), Act()), A, B)
+        await room.exchange()
+        assert room.state(A).available(room.clock())
+
+    run_virtual(work)
+
+
+def test_no_provider_puts_itself_to_sleep_for_years() -> None:
+    async def work() -> None:
+        room = Room(ScriptedService(fails(AttemptFailed(UPSTREAM_RATE_LIMITED, headers=wait(10**9)))))
+        await failing(room)
+        assert room.state(A).wait_s(room.clock()) == LONGEST_COOLING_S
+
+    run_virtual(work)
+
+
+@pytest.mark.parametrize(("deadline_s", "attempts"), [(4.0, 1), (5.5, 2), (0.0, 2)])
+def test_a_deadline_before_the_next_attempt_is_told_now(deadline_s: float, attempts: int) -> None:
+    async def work() -> None:
+        inner = ScriptedService(fails(AttemptFailed(UPSTREAM_FAILED, "again and again", headers=wait(5))))
+        room = Room(inner)
+        began = room.clock()
+        failed = await failing(room, deadline=began + deadline_s if deadline_s else 0.0)
+        assert failed.message == "again and again"
+        assert len(asked(inner)) == attempts
+        assert (room.clock() == began) is (attempts == 1)
+
+    run_virtual(work)
+
+
+def test_when_the_exchange_s_time_is_up_no_other_target_is_tried() -> None:
+    async def work() -> None:
+        inner = ScriptedService(Act(stall_s=100.0))
+        room = Room(inner, A, B)
+        began = room.clock()
+        failed = await failing(room, deadline=began + 20.0)
+        assert failed.verdict is DEADLINE_EXCEEDED
+        assert room.clock() == pytest.approx(began + 20.0)
+        assert asked(inner) == ["a"]
+
+    run_virtual(work)
+
+
+# --- who pays --------------------------------------------------------------------------------------------------------
+
+
+def only(burst: float, *, rate: float = 0.0, ratio: float = 0.0) -> Settings:
+    return Settings(budget=RetryBudgetSettings(rate_per_second=rate, burst=burst, ratio=ratio))
+
+
+def test_a_herd_that_is_killed_together_costs_its_budget_and_no_more() -> None:
+    async def work() -> None:
+        inner = ScriptedService(fails(AttemptFailed(UPSTREAM_FAILED, "gone"), after_s=1.0))
+        room = Room(inner, settings=only(5))
+        failures = await asyncio.gather(*(failing_alone(room) for _ in range(100)))
+        assert len(asked(inner)) == 105
+        told = [said(failed).get(b"x-should-retry") for failed in failures]
+        assert (told.count(b"false"), told.count(None)) == (95, 5)
+        assert {failed.message for failed in failures} == {"gone"}
+        assert room.counts.seen == {("retried", "a", "failed"): 5, ("retried", "a", "denied"): 95}
+        assert room.held() == {}
+
+    run_virtual(work)
+
+
+async def failing_alone(room: Room) -> AttemptFailed:
+    """Have an exchange that fails beside others; gives how."""
+    with pytest.raises(AttemptFailed) as caught:
+        await room.exchange()
+    return caught.value
+
+
+def test_an_empty_budget_tells_the_first_error_at_once() -> None:
+    async def work() -> None:
+        inner = ScriptedService(fails(AttemptFailed(UPSTREAM_FAILED, status=529)))
+        room = Room(inner, A, B, settings=only(0))
+        failed = await failing(room)
+        assert (failed.verdict, failed.status) == (UPSTREAM_FAILED, 529)
+        assert said(failed)[b"x-should-retry"] == b"false"
+        assert begun(inner) == [0.0]
+        assert room.clock() == inner.visits[0].attempt.record.started_at
+
+    run_virtual(work)
+
+
+def test_each_target_pays_for_the_attempts_at_it() -> None:
+    async def work() -> None:
+        room = Room(ScriptedService(fails(AttemptFailed(UPSTREAM_FAILED))), A, B, settings=only(10))
+        await failing(room)
+        now = room.clock()
+        assert room.state(A).budget.available(now) == 9.0
+        assert room.state(B).budget.available(now) == 8.0
+
+    run_virtual(work)
+
+
+def test_first_attempts_bring_what_later_ones_cost() -> None:
+    async def work() -> None:
+        inner = ScriptedService(fails(AttemptFailed(UPSTREAM_FAILED)))
+        room = Room(inner, settings=only(5, ratio=0.5))
+        for _ in range(5):
+            assert room.state(A).budget.take(room.clock())
+        for attempts in (1, 2, 1, 2):
+            before = len(asked(inner))
+            await failing(room)
+            assert len(asked(inner)) - before == attempts
+
+    run_virtual(work)
+
+
+@pytest.mark.parametrize("verdict", [CONNECT_REFUSED, QUEUE_FULL, BREAKER_OPEN], ids=lambda verdict: verdict.code)
+def test_after_what_was_never_sent_another_attempt_is_free(verdict: Verdict) -> None:
+    async def work() -> None:
+        inner = ByProvider(
+            a=ScriptedService(fails(AttemptFailed(verdict), sent=False)), b=ScriptedService(Act(stall_s=0.1))
+        )
+        room = Room(inner, A, B, settings=only(0))
+        stream = await room.exchange()
+        assert stream.attempt.target is B
+
+    run_virtual(work)
+
+
+def test_once_something_was_sent_all_that_follows_is_paid_for() -> None:
+    async def work() -> None:
+        script = (fails(AttemptFailed(CONNECT_REFUSED), sent=False), fails(AttemptFailed(UPSTREAM_FAILED)))
+        inner = ScriptedService(*script)
+        failed = await failing(Room(inner, A, B, settings=only(0)))
+        assert failed.verdict is UPSTREAM_FAILED
+        assert asked(inner) == ["a", "a"]
+        assert said(failed)[b"x-should-retry"] == b"false"
+
+    run_virtual(work)
+
+
+def test_who_has_no_retries_left_is_not_told_that_the_budget_is_empty() -> None:
+    async def work() -> None:
+        failed = await failing(Room(ScriptedService(fails(AttemptFailed(UPSTREAM_FAILED))), settings=only(10)))
+        assert b"x-should-retry" not in said(failed)
+
+    run_virtual(work)
+
+
+# --- what is held meanwhile ------------------------------------------------------------------------------------------
+
+
+def test_slots_are_free_while_an_exchange_waits_for_its_next_attempt() -> None:
+    async def work() -> None:
+        room = Room(
+            ScriptedService(fails(AttemptFailed(UPSTREAM_FAILED, headers=wait(5))), Act()),
+            settings=Settings(slots=SlotSettings(max_streams=1)),
+        )
+        task = asyncio.get_running_loop().create_task(room.exchange())
+        await asyncio.sleep(1.0)
+        assert room.held() == {}
+        await task
+
+    run_virtual(work)
+
+
+def test_an_exchange_that_tries_again_goes_before_those_who_have_not_tried() -> None:
+    async def work() -> None:
+        order: list[str] = []
+        inner = ScriptedService(fails(AttemptFailed(UPSTREAM_FAILED), after_s=1.0), Act())
+        room = Room(inner, settings=Settings(slots=SlotSettings(max_streams=1)))
+
+        async def exchange(name: str) -> None:
+            async with room.service.open(room.admitted()):
+                order.append(name)
+                await asyncio.sleep(1.0)
+
+        await asyncio.gather(*(exchange(name) for name in ("first", "second", "third")))
+        assert order == ["second", "first", "third"]
+
+    run_virtual(work)
+
+
+def test_a_full_queue_sends_on_to_the_next_target() -> None:
+    async def work() -> None:
+        inner = ScriptedService()
+        narrow = structs.replace(A, max_streams=1)
+        room = Room(inner, narrow, D, settings=Settings(slots=SlotSettings(max_queue=0)))
+        streams = await asyncio.gather(*(room.exchange(stay_s=1.0) for _ in range(3)))
+        assert sorted(stream.attempt.target.provider for stream in streams) == ["a", "d", "d"]
+        assert room.counts.seen == {("rejected", "a", "full"): 2, ("fell back", "a/m", "d/m"): 2}
+        assert room.held() == {}
+
+    run_virtual(work)
+
+
+def test_a_failure_that_opens_the_breaker_goes_on_to_the_next_target_without_a_wait() -> None:
+    async def work() -> None:
+        inner = ByProvider(a=ScriptedService(fails(AttemptFailed(UPSTREAM_FAILED))), b=ScriptedService())
+        breaker = BreakerSettings(failures=1)
+        room = Room(inner, A, B, settings=Settings(breaker=breaker, budget=only(1).budget))
+        admitted = room.admitted()
+        stream = await room.exchange(admitted)
+        assert stream.attempt.target is B
+        records = admitted.arrival.outcome.attempts
+        assert [record.provider for record in records] == ["a", "b"], "nobody is asked who would only say no"
+        assert records[1].started_at == records[0].started_at
+        assert room.state(A).budget.available(room.clock()) == 1.0
+
+    run_virtual(work)
+
+
+def test_a_failure_that_opens_the_only_breaker_is_told_as_it_is() -> None:
+    async def work() -> None:
+        inner = ScriptedService(fails(AttemptFailed(UPSTREAM_FAILED, status=500)))
+        room = Room(inner, settings=Settings(breaker=BreakerSettings(failures=1)))
+        failed = await failing(room)
+        assert (failed.verdict, failed.status) == (UPSTREAM_FAILED, 500)
+        assert asked(inner) == ["a"]
+        failed = await failing(room)
+        assert (failed.verdict, failed.status) == (BREAKER_OPEN, 503)
+        assert asked(inner) == ["a"]
+        assert 30 <= int(said(failed)[b"retry-after"]) <= 39
+
+    run_virtual(work)
+
+
+@pytest.mark.parametrize("after_s", [0.5, 1.05, 1.5])
+def test_a_client_that_leaves_at_any_time_leaves_nothing(after_s: float) -> None:
+    async def work() -> None:
+        script = (fails(AttemptFailed(UPSTREAM_FAILED, headers=wait(1)), after_s=1.0), Act(stall_s=1.0))
+        room = Room(ScriptedService(*script), settings=Settings(slots=SlotSettings(max_streams=1)))
+        tasks = [asyncio.get_running_loop().create_task(room.exchange()) for _ in range(3)]
+        await asyncio.sleep(after_s)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        assert all(task.cancelled() for task in tasks)
+        assert room.held() == {}
+
+    run_virtual(work)
+
+
+# --- what is told ----------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_says_what_was_used_and_what_admission_has_to_say() -> None:
+    async def work() -> None:
+        inner = ScriptedService(fails(AttemptFailed(PROVIDER_AUTH)), Act())
+        room = Room(inner, A, B)
+        stream = await room.exchange(room.admitted(headers=((b"ratelimit", b"1"),)))
+        assert stream.head.status == 200
+        own = ((b"ratelimit", b"1"), (b"x-tidegate-target", b"b/m"), (b"x-tidegate-attempts", b"2"))
+        assert stream.head.headers[-3:] == own
+        assert dict(stream.head.headers)[b"content-type"] == b"text/event-stream"
+
+    run_virtual(work)
+
+
+def test_a_failure_says_what_was_used_last() -> None:
+    async def work() -> None:
+        inner = ScriptedService(fails(AttemptFailed(UPSTREAM_FAILED, headers=wait(60))))
+        failed = await failing(Room(inner, A, B))
+        assert failed.headers == (
+            (b"retry-after", b"60"), (b"x-tidegate-target", b"b/m"), (b"x-tidegate-attempts", b"2")
+        )  # fmt: skip
+
+    run_virtual(work)
+
+
+def test_nothing_that_a_client_wrote_comes_back_in_a_header() -> None:
+    async def work() -> None:
+        wild = Target("a", "evil\r\nx-injected: 1", name="modèle/*")
+        room = Room(ScriptedService(Act(), fails(AttemptFailed(DNS_FAILED))), wild)
+        stream = await room.exchange()
+        failed = await failing(room)
+        for headers in (stream.head.headers, failed.headers):
+            assert dict(headers)[b"x-tidegate-target"] == b"a/mod?le/*"
+
+    run_virtual(work)
+
+
+def scripted(**scripts: Sequence[Act]) -> ByProvider:
+    return ByProvider(**{name: ScriptedService(*script) for name, script in scripts.items()})
+
+
+def test_what_a_provider_said_is_told_rather_than_what_was_never_sent_after_it() -> None:
+    async def work() -> None:
+        inner = scripted(
+            a=[fails(AttemptFailed(BAD_FRAME, "nonsense"))], b=[fails(AttemptFailed(QUEUE_FULL), sent=False)]
+        )
+        failed = await failing(Room(inner, A, B))
+        assert (failed.verdict, failed.message) == (BAD_FRAME, "nonsense")
+        assert said(failed)[b"x-tidegate-target"] == b"b/m"
+
+    run_virtual(work)
+
+
+def test_of_what_was_never_sent_the_last_is_told() -> None:
+    async def work() -> None:
+        inner = scripted(
+            a=[fails(AttemptFailed(QUEUE_FULL), sent=False)], b=[fails(AttemptFailed(BREAKER_OPEN), sent=False)]
+        )
+        failed = await failing(Room(inner, A, B))
+        assert failed.verdict is BREAKER_OPEN
+
+    run_virtual(work)
+
+
+def test_of_what_was_sent_the_last_is_told() -> None:
+    async def work() -> None:
+        inner = scripted(
+            a=[fails(AttemptFailed(CONNECT_REFUSED), sent=False)], b=[fails(AttemptFailed(UPSTREAM_FAILED), after_s=1.0)],
+            c=[fails(AttemptFailed(BAD_FRAME))],
+        )  # fmt: skip
+        failed = await failing(Room(inner, A, B, C))
+        assert failed.verdict is BAD_FRAME
+
+    run_virtual(work)
+
+
+def test_when_no_target_can_be_asked_no_attempt_is_made() -> None:
+    async def work() -> None:
+        inner = ScriptedService()
+        room = Room(inner, A, B)
+        for target in (A, B):
+            room.state(target).cool(room.clock() + 9)
+        admitted = room.admitted()
+        with pytest.raises(AttemptFailed) as caught:
+            await room.exchange(admitted)
+        assert (caught.value.verdict, caught.value.status) == (UPSTREAM_RATE_LIMITED, 429)
+        assert int(said(caught.value)[b"retry-after"]) >= 9
+        assert admitted.arrival.outcome.attempts == []
+        assert inner.visits == []
+
+    run_virtual(work)
+
+
+# --- what is left behind ---------------------------------------------------------------------------------------------
+
+
+class Failing:
+    """A service that fails with errors that nobody else keeps."""
+
+    def __init__(self) -> None:
+        self.errors: list[weakref.ref[AttemptFailed]] = []
+
+    @asynccontextmanager
+    async def open(self, ask: Attempt, /) -> AsyncIterator[Stream]:
+        ask.record.sent_at = asyncio.get_running_loop().time()
+        await asyncio.sleep(2.0 if ask.target == A else 0.5)
+        failed = AttemptFailed(UPSTREAM_FAILED)
+        self.errors.append(weakref.ref(failed))
+        try:
+            raise failed
+        finally:
+            del failed
+        yield
+
+
+@pytest.mark.parametrize("hedge_after_s", [0.0, 1.0], ids=["one by one", "hedged"])
+def test_a_failed_exchange_leaves_nothing_for_the_garbage_collector(hedge_after_s: float) -> None:
+    async def work() -> None:
+        inner = Failing()
+        room = Room(inner, A, B, model={"hedge_after_s": hedge_after_s})
+        gc.collect()
+        gc.disable()
+        try:
+            with pytest.raises(AttemptFailed):
+                await room.exchange()
+            await asyncio.sleep(0)
+            assert len(inner.errors) > 2
+            assert [error for error in inner.errors if error() is not None] == []
+        finally:
+            gc.enable()
+
+    run_virtual(work)
+
+
+def test_records_are_one_for_each_attempt_and_none_is_without_a_verdict() -> None:
+    async def work() -> None:
+        room = Room(ScriptedService(fails(AttemptFailed(UPSTREAM_FAILED)), Act()), A)
+        admitted = room.admitted()
+        await room.exchange(admitted)
+        records: list[AttemptRecord] = admitted.arrival.outcome.attempts
+        assert len({id(record) for record in records}) == 2
+        assert all(record.verdict is not None for record in records)
+
+    run_virtual(work)

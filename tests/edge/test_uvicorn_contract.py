@@ -109,6 +109,43 @@ def test_a_connection_header_before_the_client_s_own_closes(version: str) -> Non
     run(work)
 
 
+def test_the_client_is_who_the_protocol_says_once_the_connection_is_made() -> None:
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Send) -> None:
+        seen.append(scope["client"])
+        await hello(scope, receive, send)
+
+    async def work() -> None:
+        protocol, transport = made(app)
+        assert protocol.client == ("127.0.0.1", 5)
+        protocol.client = ("198.51.100.1", 0)
+        protocol.data_received(b"GET / HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n")
+        await until(lambda: transport.closed)
+        assert seen == [("198.51.100.1", 0)]
+
+    run(work)
+
+
+def test_a_protocol_may_be_inherited_and_calls_its_own_methods() -> None:
+    class Told(HttpToolsProtocol):
+        lost = 0
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            self.lost += 1
+
+    async def work() -> None:
+        state = ServerState()
+        protocol = Told(config=loaded(hello), server_state=state, app_state={})
+        protocol.connection_made(Transport())
+        assert len(state.connections) == 1
+        protocol.connection_lost(None)
+        assert (len(state.connections), protocol.lost) == (0, 1)
+
+    run(work)
+
+
 def test_a_websocket_offer_is_answered_as_plain_http() -> None:
     async def work() -> None:
         protocol, transport = made(hello)

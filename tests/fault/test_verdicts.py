@@ -170,8 +170,7 @@ def slots(**members: Any) -> dict[str, Any]:
 async def again(running: Running) -> Reply:
     """Ask with what is left after somebody else has used a minute's worth."""
     limit = Limit.per_minute("0:ip:requests", "ip", "requests", 1)
-    store = running.tidegate.rates
-    await store.settle([Charge(limit, "127.0.0.1", 1)])
+    await running.tidegate._process.store.settle([Charge(limit, "127.0.0.1", 1)])
     return await ask(running.port, chat())
 
 
@@ -180,7 +179,7 @@ async def after_many_failures(running: Running) -> Reply:
     headers = {b"x-api-key": b"tg-not-a-key"}
     for _ in range(FAILURES_PER_MINUTE):
         with pytest.raises(Refused):
-            running.tidegate.door.identify(headers, "127.0.0.1")
+            running.tidegate._door.identify(headers, "127.0.0.1")
     return await ask(running.port, chat(), headers={"x-api-key": "tg-not-a-key"})
 
 

@@ -130,11 +130,11 @@ class _Admit:
         left_s = until - self._admission.clock() if until else 0.0
         if left_s < 0.0:
             raise Refused(DEADLINE_EXCEEDED)
-        memory.expect(self._length)
+        counted = memory.expect(self._length)
         try:
             return await body.read(left_s)
         finally:
-            memory.came(self._length)
+            memory.came(counted)
 
 
 def _is_json(kind: bytes) -> bool:

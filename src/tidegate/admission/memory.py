@@ -74,15 +74,15 @@ class MemoryGuard:
         if self.max_bytes and length <= self.max_body_bytes and known + length > self.max_bytes:
             raise Refused(OVERLOADED, headers=(retry_after(RETRY_S, self._chance()),))
 
-    def expect(self, length: int) -> None:
-        """Count a body that is about to be read."""
-        if length <= self.max_body_bytes:
-            self._coming += length
+    def expect(self, length: int) -> int:
+        """Count a body that is about to be read; gives what it was counted as."""
+        counted = length if length <= self.max_body_bytes else 0
+        self._coming += counted
+        return counted
 
-    def came(self, length: int) -> None:
-        """Take note that nothing more is coming of a body that was expected; the next sample finds it, if it is kept."""
-        if length <= self.max_body_bytes:
-            self._came += length
+    def came(self, counted: int) -> None:
+        """Take note that no more of an expected body is coming; the next sample finds it, if it is kept."""
+        self._came += counted
 
     def sample(self) -> None:
         """Sum up; warn once where it gets tight; end the slowest readers above the limit."""

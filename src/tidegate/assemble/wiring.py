@@ -65,10 +65,19 @@ class Process(Struct, frozen=True):
 
 
 class Wiring:
-    """A configuration as it works. Holds: of `before`, every part whose settings are the same, with its state."""
+    """A configuration as it works. Holds: of `before`, every part whose settings are the same, with its state.
+
+    Shape: `innermost` opens streams in place of the providers, where they are not to be asked.
+    """
 
     def __init__(
-        self, config: Config, proxies: Mapping[str, str], process: Process, before: "Wiring | None" = None
+        self,
+        config: Config,
+        proxies: Mapping[str, str],
+        process: Process,
+        before: "Wiring | None" = None,
+        *,
+        innermost: Service[Attempt] | None = None,
     ) -> None:
         self.config = config
         self._process = process
@@ -83,7 +92,7 @@ class Wiring:
         if before is not None:
             self.opening.pending = before.opening.pending
             self.admission.inside = before.admission.inside
-        self.dispatch = self._stack(self.opening)
+        self.dispatch = self._stack(innermost or self.opening)
         self.rules = self._relay_rules()
 
     def relay(self, client: Client, stream: Stream, outcome: Outcome) -> Relay:

@@ -216,7 +216,7 @@ class Stand:
         self._stack.close()
 
     def target(self, name: str) -> Target:
-        """Give a target that runs as long as the stand does. Shape: direct, nginx, tidegate, also with -tls, and translating, each once."""
+        """Give a target that runs as long as the stand does. Shape: direct, nginx and tidegate, also with -tls; translating; each once."""
         if name not in self._targets:
             self._targets[name] = self._stack.enter_context(self.fresh(name))
         return self._targets[name]

@@ -54,7 +54,7 @@ class Translator:
             for frame in self._framer.feed(data):
                 said = self._decoder.feed(frame)
                 self.alive = self.alive or bool(said) or frame.data is not None
-                if said and self._note(said, events):
+                if self._note(said, events):
                     break
         except FrameError as error:
             self._meter.unreadable = error.message
