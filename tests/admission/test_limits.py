@@ -1,14 +1,16 @@
 """Every limit over real sockets: what is refused, what it says, and what is given back."""
 
 import asyncio
+import random
 from collections import Counter
 from typing import Any
 
 import pytest
 
 from harness import Reply, Running, ask, chat, connect, gateway, request_bytes, run, until
-from streams import HELLO, answer, answering, chunked, fronting, stalling, streamed, word
+from streams import HELLO, answer, answering, chunked, fronting, settled, stalling, streamed, word
 from tidegate.admission.identity import hash_key
+from tidegate.admission.store import Charge, Limit
 
 KEY = "tg-0123456789abcdef"
 AUTH = {"mode": "keys", "keys": [{"id": "laptop", "sha256": hash_key(KEY), "tenant": "acme"}]}
@@ -174,6 +176,34 @@ def test_a_client_that_leaves_before_the_first_content_gives_its_place_back_and_
                     await until(lambda seen=attempts: bool(seen[0] and seen[0][-1].sent_at))  # type: ignore[misc]
                 await until(lambda: not len(running.tidegate.gateway))
             check_refused(await ask(running.port, chat()), 429, "rate_limited")
+
+    run(work)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_however_clients_leave_no_place_is_kept(seed: int) -> None:
+    chance = random.Random(seed)
+    rule = {"by": "ip", "max_streams": 20, "requests_per_minute": 100_000, "tokens_per_minute": 10_000_000}
+
+    async def visit(running: Running) -> None:
+        model = chance.choice(["mock?tokens=5", "mock?tokens=50&itl=2ms&ttft=5ms", "mock?status=500", ENDLESS, "none"])
+        async with connect(running.port) as client:
+            await client.send(request_bytes(chat(model, max_tokens=50))[: chance.choice([40, 200, 10_000])])
+            await asyncio.sleep(chance.random() * 0.05)
+
+    async def work() -> None:
+        async with gateway(limits={"rate": [rule]}) as running:
+            for _ in range(4):
+                await asyncio.gather(*(visit(running) for _ in range(30)))
+            await settled(running)
+            assert (len(running.tidegate.crowd), running.tidegate.crowd.addresses) == (0, 0)
+            reply = await ask(running.port, chat(SHORT, max_tokens=50))
+            store = running.tidegate._process.store
+            await until(lambda: not len(running.tidegate.gateway))
+            place = Limit.at_a_time("0:ip:streams", "ip", 20)
+            assert (await store.look([Charge(place, "127.0.0.1", 20)]))[0].wait_s == 0
+            assert int(reply.headers["x-ratelimit-remaining-tokens"]) > 10_000_000 - 120 * 100
+            assert running.tidegate.buffered_bytes() == 0
 
     run(work)
 

@@ -223,8 +223,13 @@ def test_a_call_ends_once() -> None:
 
 
 def test_a_call_of_a_function_as_it_was_once_said_is_a_call() -> None:
-    events = said({"function_call": {"name": "tide", "arguments": ""}}, {"function_call": {"arguments": "{}"}})
-    assert events == [ToolCallStarted(0, 0, "call_c1_0_0", "tide"), ToolArguments(0, 0, "{}")]
+    pieces = [{"function_call": {"name": "tide", "arguments": ""}}, {"function_call": {"arguments": "{}"}}]
+    assert said(*pieces, finish="function_call") == [
+        ToolCallStarted(0, 0, "call_c1_0_0", "tide"),
+        ToolArguments(0, 0, "{}"),
+        ToolCallEnded(0, 0),
+        Finished(0, "tool_calls"),
+    ]
 
 
 def test_what_must_come_back_with_a_call_is_kept() -> None:

@@ -51,7 +51,7 @@ DIALECT = OpenAIChat()
 HEARTBEAT = b": heartbeat\n"
 BIG = word("x" * 600_000)
 ERROR = frame({"error": {"message": "It broke.", "type": "overloaded_error", "code": 503}})
-ASKED = {"stream_options": {"include_usage": True}}
+ASKED: dict[str, Any] = {"stream_options": {"include_usage": True}}
 
 translating = functools.partial(fronting, translates=True)
 

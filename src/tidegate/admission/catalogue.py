@@ -1,7 +1,6 @@
 """The models that clients may ask for: by name, by alias, or by what a name begins with."""
 
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from typing import Final
 
 from msgspec import structs
@@ -15,26 +14,24 @@ WILDCARD: Final = "*"
 
 
 class Catalogue:
-    """Finds models. Shape: a model whose provider takes parameters in the name is found by the part before `?`.
+    """Finds models. Shape: a target whose provider is `parametric` takes what follows a `?` in the name asked for.
 
-    An exact name comes before a wildcard, and of two wildcards the longer.
+    An exact name comes before a wildcard, and of two wildcards the longer. A name with a `*` is nobody's: that stands for
+    other names, and no provider hears it.
     """
 
-    def __init__(self, models: Iterable[ModelSettings], parametric: frozenset[str] = frozenset()) -> None:
-        self._models: dict[str, Model] = {}
-        self._parametric: set[str] = set()
-        self._prefixes: dict[str, Model] = {}
-        self.models: list[Model] = []
-        for settings in models:
-            model = _model(settings)
-            self.models.append(model)
+    def __init__(self, models: Sequence[ModelSettings], parametric: Set[str] = frozenset()) -> None:
+        self.models = [_model(settings) for settings in models]
+        self._parametric = parametric
+        self._named: dict[str, Model] = {}
+        self._wild: dict[str, Model] = {}
+        for settings, model in zip(models, self.models, strict=True):
+            self._named.update(dict.fromkeys(settings.aliases, model))
             if settings.name.endswith(WILDCARD):
-                self._prefixes[settings.name.removesuffix(WILDCARD)] = model
-            names = (settings.name, *settings.aliases)
-            self._models.update(dict.fromkeys(names, model))
-            if model.targets[0].provider in parametric:
-                self._parametric.update(names)
-        self._longest_first = sorted(self._prefixes, key=len, reverse=True)
+                self._wild[settings.name.removesuffix(WILDCARD)] = model
+            else:
+                self._named[settings.name] = model
+        self._longest_first = sorted(self._wild, key=len, reverse=True)
 
     @property
     def names(self) -> list[str]:
@@ -43,18 +40,30 @@ class Catalogue:
 
     def find(self, name: str) -> Model:
         """Give a model. Errors: Refused (unknown_model)."""
-        model = self._models.get(name)
-        if model is not None and WILDCARD not in name:
-            return model
+        model = self._named.get(name)
+        if model is None and WILDCARD not in name:
+            model = self._with_parameters(name) or self._behind_wildcard(name)
+        if model is None:
+            shown = name if len(name) <= MAX_SHOWN_CHARS else name[:MAX_SHOWN_CHARS] + "…"
+            raise Refused(UNKNOWN_MODEL, f"no model {shown!r} here; GET /v1/models lists them", param="model")
+        return model
+
+    def _with_parameters(self, name: str) -> Model | None:
         base, mark, rest = name.partition("?")
-        if mark and base in self._parametric:
-            return _resolved(self._models[base], lambda target: f"{target.model}?{rest}")
+        model = self._named.get(base) if mark else None
+        if model is None or not any(target.provider in self._parametric for target in model.targets):
+            return None
+        return _resolved(model, lambda target: self._parametrized(target, rest))
+
+    def _parametrized(self, target: Target, rest: str) -> str:
+        return f"{target.model}?{rest}" if target.provider in self._parametric else target.model
+
+    def _behind_wildcard(self, name: str) -> Model | None:
         for prefix in self._longest_first:
             rest = name.removeprefix(prefix)
-            if rest and rest != name and WILDCARD not in rest:
-                return _resolved(self._prefixes[prefix], partial(_with_rest, rest))
-        shown = name if len(name) <= MAX_SHOWN_CHARS else name[:MAX_SHOWN_CHARS] + "…"
-        raise Refused(UNKNOWN_MODEL, f"no model {shown!r} here; GET /v1/models lists them", param="model")
+            if rest and rest != name:
+                return _resolved(self._wild[prefix], lambda target: target.model.replace(WILDCARD, rest))
+        return None
 
 
 def _model(settings: ModelSettings) -> Model:
@@ -81,11 +90,17 @@ def _model(settings: ModelSettings) -> Model:
     )
 
 
-def _with_rest(rest: str, target: Target) -> str:
-    return target.model.replace(WILDCARD, rest)
-
-
 def _resolved(model: Model, name_of: Callable[[Target], str]) -> Model:
     """Give a model whose targets' names came with the request; their state stays under the configured names."""
     targets = tuple(structs.replace(target, model=name_of(target)) for target in model.targets)
     return structs.replace(model, targets=targets)
+
+
+def names_behind(model: Model, target: Target, listed: Iterable[str]) -> Iterator[str]:
+    """Give the names under which clients reach what a target's provider lists, through a model with a wildcard."""
+    prefix = model.name.removesuffix(WILDCARD)
+    before, star, after = target.name.partition(WILDCARD)
+    for name in listed if star else ():
+        rest = name.removeprefix(before).removesuffix(after)
+        if rest and WILDCARD not in rest and name == before + rest + after:
+            yield prefix + rest

@@ -38,6 +38,9 @@ MAX_CHOICES: Final = 128
 MAX_CALLS: Final = 1024
 """Calls of tools in one stream."""
 
+_CALLED: Final = {"function_call": "tool_calls"}
+"""From when there was one call at most; it is told as all calls are."""
+
 # Members of any type are taken as they come and looked at when they are used: a wrong type then says nothing, and
 # costs the others nothing.
 
@@ -156,14 +159,14 @@ class ChatDecoder:
         if reason and type(reason) is str and index not in self._finished:
             self._finished.add(index)
             events += self._end_calls_of(index)
-            events.append(Finished(index, reason))
+            events.append(Finished(index, _CALLED.get(reason, reason)))
 
     def _read_rest(self, index: int, delta: _Delta, events: list[Event]) -> None:
         if refusal := _text(delta.refusal):
             events.append(Refusal(index, refusal))
         for call in delta.tool_calls or ():
             self._read_call(index, call, events)
-        if delta.function_call is not None:  # from when there was one call at most, without an id
+        if delta.function_call is not None:
             self._read_call(index, _Call(0, None, delta.function_call), events)
 
     # --- calls of tools --------------------------------------------------------------------------------------------
@@ -331,9 +334,9 @@ class ChatEncoder:
             case Done():
                 self._finish(out)
             case ToolCallStarted(index) | Refusal(index):
-                self._delta(index, _said(event), out, content=b"null")
+                self._delta(index, _delta_of(event), out, content=b"null")
             case Text() | ToolArguments() | Reasoning() | Sealed():
-                self._delta(event.index, _said(event), out)
+                self._delta(event.index, _delta_of(event), out)
 
     def _delta(
         self, index: int, delta: bytes, out: list[bytes], *, reason: bytes = b"null", content: bytes = b'""'
@@ -366,7 +369,7 @@ def _quoted(text: str) -> bytes:
         return json_of(text)
 
 
-def _said(event: Text | ToolArguments | Reasoning | Sealed | Refusal | ToolCallStarted) -> bytes:
+def _delta_of(event: Text | ToolArguments | Reasoning | Sealed | Refusal | ToolCallStarted) -> bytes:
     """Give the delta that says it."""
     match event:
         case ToolArguments(_, call, fragment):
