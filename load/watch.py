@@ -71,7 +71,7 @@ class Watch:
 
     def _tell_progress(self) -> None:
         while True:
-            spent = self._cpu_meter()
+            spent, own_s = self._cpu_meter(), time.process_time()
             gevent.sleep(PROGRESS_S)
             now = time.perf_counter() - self._began_at
             recent = [sample for sample in self._samples if sample.began_s + sample.took_s > now - PROGRESS_S]
@@ -80,7 +80,7 @@ class Watch:
             print(
                 f"{now:5.0f} s  {runner.user_count if runner else 0:4d} users  {len(recent) / PROGRESS_S:6.1f} streams/s"
                 f"  TTFT p95 {ttft_s * 1000:5.0f} ms  errors {failed:.2%}{self._process(spent)}"
-                f"  locust late {self._late_s * 1000:.0f} ms",
+                f"  locust {(time.process_time() - own_s) / PROGRESS_S:.0%}, late by {self._late_s * 1000:.0f} ms",
                 flush=True,
             )
             self._latest_s, self._late_s = max(self._latest_s, self._late_s), 0.0

@@ -51,7 +51,7 @@ providers:
 models:
   - name: steady
     balance: p2c_ewma
-    targets: [{provider: a}, {provider: b}, {provider: c, priority: 1}]
+    targets: [{provider: a}, {provider: b, priority: 1}, {provider: c, priority: 1}]
   - name: hedged
     balance: p2c_ewma
     hedge: {after: 400ms}
@@ -108,7 +108,7 @@ def plan(seconds: float, dice: random.Random) -> list[Fault]:
     faults: list[Fault] = []
     settled_at = dict.fromkeys(PROVIDERS, 0.0)
     now = 2.0
-    while now < seconds - SETTLE_S - FAULT_S[1]:
+    while now < seconds - FAULT_S[1] - 1.0:
         settled = [name for name, at_s in settled_at.items() if at_s <= now]
         if len(settled) > 1 and dice.random() < 0.3:
             mode: Mode = dice.choice(("refuse", "reset", "stall", "stall", "busy", "failing", "flaky"))

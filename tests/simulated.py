@@ -25,7 +25,6 @@ from tidegate.exchange import (
     GAP_BOUNDS_S,
     Arrival,
     Attempt,
-    Client,
     Ending,
     Outcome,
     Plain,
@@ -36,7 +35,7 @@ from tidegate.exchange import (
 from tidegate.gateway import Gateway
 from tidegate.ledger.ledger import Entry, Ledger, MetricsStore, Names
 from tidegate.observe.metrics import Metrics
-from tidegate.relay.relay import Finishing, Relay
+from tidegate.relay.relay import Finishing
 from tidegate.tasks import Tasks
 from tidegate.verdict import COMPLETED, TABLE, UPSTREAM_RESET, AttemptFailed
 
@@ -225,20 +224,17 @@ class Simulation:
             log=structlog.get_logger(),
             on_start=self.metrics.exchange_started,
         )
-        self.gateway = Gateway(self.wiring.admission, self.wiring.dispatch, self._relay, self.ledger, self.clock)
+        self.gateway = Gateway(self.wiring.admission, self.wiring.dispatch, self.wiring.relay, self.ledger, self.clock)
         self.lines: list[Line] = []
 
     def add(self, entry: Entry, /) -> None:
         """Keep every entry."""
         self.entries.append(entry)
 
-    def _relay(self, client: Client, stream: Stream, outcome: Outcome) -> Relay:
-        return self.wiring.relay(client, stream, outcome)
-
     def reload(self, config: Config) -> None:
         """Take another configuration, as the gateway does."""
         self.wiring = Wiring(config, {}, self.process, self.wiring, innermost=self.provider)
-        self.gateway.use(self.wiring.admission, self.wiring.dispatch)
+        self.gateway.use(self.wiring.admission, self.wiring.dispatch, self.wiring.relay)
 
     def arrive(self, number: int, model: str, **headers: str) -> tuple[HttpClient, asyncio.Task[None]]:
         """Begin one exchange; gives its client and its task."""

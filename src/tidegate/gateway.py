@@ -82,15 +82,22 @@ class Gateway:
     def __len__(self) -> int:
         return len(self._live)
 
-    def use(self, admission: Admitting, dispatch: Dispatching) -> None:
-        """Let exchanges that begin from now on be admitted and dispatched by others."""
+    def use(
+        self,
+        admission: Admitting,
+        dispatch: Dispatching,
+        relaying: Callable[[Client, Stream, Outcome], Relaying],
+    ) -> None:
+        """Let exchanges that begin from now on be admitted, dispatched and relayed by others."""
         self._admission = admission
         self._dispatch = dispatch
+        self._relaying = relaying
 
     async def conduct(self, arrival: Arrival, client: Client) -> None:
         """Carry one exchange through. Holds: exactly one ending and one entry, cancellation and bugs included."""
         outcome = arrival.outcome
-        admission, dispatch = self._admission, self._dispatch  # one exchange, one configuration
+        # One exchange, one configuration.
+        admission, dispatch, relaying = self._admission, self._dispatch, self._relaying
         self._live[outcome] = client
         self._ledger.started(arrival)
         try:
@@ -99,7 +106,7 @@ class Gateway:
                 admission.admit(arrival) as admitted,
                 dispatch.open(admitted) as stream,
             ):
-                relay = self._live[outcome] = self._relays[outcome] = self._relaying(client, stream, outcome)
+                relay = self._live[outcome] = self._relays[outcome] = relaying(client, stream, outcome)
                 await relay.run()
         except Fault as fault:
             self._refuse(outcome, client, fault)

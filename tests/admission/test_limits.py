@@ -200,7 +200,7 @@ def test_however_clients_leave_no_place_is_kept(seed: int) -> None:
             reply = await ask(running.port, chat(SHORT, max_tokens=50))
             store = running.tidegate._process.store
             await until(lambda: not len(running.tidegate.gateway))
-            place = Limit.at_a_time("0:ip:streams", "ip", 20)
+            place = Limit.at_a_time("ip:streams", "ip", 20)
             assert (await store.look([Charge(place, "127.0.0.1", 20)]))[0].wait_s == 0
             assert int(reply.headers["x-ratelimit-remaining-tokens"]) > 10_000_000 - 120 * 100
             assert running.tidegate.buffered_bytes() == 0

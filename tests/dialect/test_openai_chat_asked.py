@@ -48,8 +48,3 @@ def test_the_bound_of_an_answer_is_read_leniently(members: dict[str, Any], bound
 )
 def test_a_user_is_a_text_of_some_length_or_nobody(user: object, name: str) -> None:
     assert asked(user=user).user == name
-
-
-def test_half_a_character_is_nobody_s_name() -> None:
-    body = b'{"model":"m","messages":[{"role":"user"}],"user":"\\ud83d"}'
-    assert OpenAIChat.read_request(body).user == ""

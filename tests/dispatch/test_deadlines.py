@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from msgspec import Struct, structs
 
 from harness import ask, chat, connect, request_bytes, run, until
 from streams import (
@@ -25,21 +26,22 @@ from streams import (
     word,
 )
 from tidegate.dispatch.deadlines import deadlines
-from tidegate.exchange import (
-    Admitted,
-    Arrival,
-    Ask,
-    Attempt,
-    AttemptRecord,
-    Identity,
-    Model,
-    Outcome,
-    Stream,
-    Target,
-    Timeouts,
-)
+from tidegate.exchange import Attempt, Stream, Timeouts
+from tidegate.testing.clock import VirtualLoop, run_virtual
+from tidegate.testing.memory import MemorySource, open_stream
+from tidegate.testing.services import attempt_at
 from tidegate.testing.upstream import HEAD, Peer, chunk
-from tidegate.verdict import AttemptFailed
+from tidegate.verdict import (
+    CONNECT_REFUSED,
+    CONNECT_TIMEOUT,
+    DEADLINE_EXCEEDED,
+    FIRST_TOKEN_TIMEOUT,
+    HEADERS_TIMEOUT,
+    TLS_TIMEOUT,
+    TOTAL_TIMEOUT,
+    AttemptFailed,
+    Verdict,
+)
 
 ROLES = chunked(b": ping\n\n", ROLE, delta({}), delta({"content": ""}))
 
@@ -184,63 +186,210 @@ def test_a_client_that_leaves_while_a_stream_opens_is_client_gone_and_not_late()
 # --- the layer alone -------------------------------------------------------------------------------------------------
 
 
-class Never:
-    """A service that never opens."""
+class Step(Struct, frozen=True):
+    """What an opening has come to after some more seconds."""
 
-    def __init__(self) -> None:
+    seconds: float
+    reaches: str = ""
+
+
+class Phases:
+    """A service that goes through an opening step by step. Shape: `left` counts those that were broken off."""
+
+    def __init__(self, *steps: Step) -> None:
         self.left = 0
+        self._steps = steps
 
     @asynccontextmanager
     async def open(self, ask: Attempt, /) -> AsyncIterator[Stream]:
+        clock = asyncio.get_running_loop().time
         try:
-            await asyncio.get_running_loop().create_future()
-        finally:
+            for step in self._steps:
+                await asyncio.sleep(step.seconds)
+                if step.reaches == "securing":
+                    ask.record.securing = True
+                elif step.reaches:
+                    setattr(ask.record, step.reaches, clock())
+        except asyncio.CancelledError:
             self.left += 1
-        raise AssertionError
-        yield
+            raise
+        stream = open_stream(MemorySource(), clock())
+        stream.attempt = ask
+        yield stream
 
 
-class NoBody:
-    async def read(self, within_s: float = 0.0) -> bytes:
-        return b""
+FOREVER = Step(1e6)
+CONNECTED, SECURING, SENT, HEADED = (Step(1.0, name) for name in ("connected_at", "securing", "sent_at", "headed_at"))
+OFF = Timeouts(connect_s=0, headers_s=0, first_token_s=0, idle_s=0, total_s=0, response_s=0)
 
 
-def attempt(timeouts: Timeouts) -> Attempt:
+def limits(**seconds: float) -> Timeouts:
+    return structs.replace(OFF, **{f"{name}_s": value for name, value in seconds.items()})
+
+
+def attempt(timeouts: Timeouts, *, stream: bool = True, deadline_s: float = 0.0) -> Attempt:
     now = asyncio.get_running_loop().time()
-    target = Target("main", "mock", timeouts)
-    arrival = Arrival("r", 1, "chat", {}, "", NoBody(), Outcome(now))
-    admitted = Admitted(
-        arrival, Identity(), Ask("mock", stream=True, wants_usage=False, body=b""), Model("mock", (target,))
-    )
-    return Attempt(admitted, target, AttemptRecord("main", "mock", now))
+    ask = attempt_at(now, timeouts)
+    asked = structs.replace(ask.admitted.ask, stream=stream)
+    admitted = structs.replace(ask.admitted, ask=asked, deadline=now + deadline_s if deadline_s else 0.0)
+    return structs.replace(ask, admitted=admitted)
+
+
+async def opens(inner: Phases, ask: Attempt) -> float:
+    """Open a stream and leave it; gives the seconds until it was open."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    async with deadlines(loop.time)(inner).open(ask):
+        return loop.time() - began
+
+
+ALL = limits(connect=5, headers=10, first_token=30, total=60)
+
+
+@pytest.mark.parametrize(
+    ("steps", "timeouts", "verdict", "after_s"),
+    [
+        ((FOREVER,), ALL, CONNECT_TIMEOUT, 5),
+        ((SECURING, FOREVER), ALL, TLS_TIMEOUT, 5),
+        ((CONNECTED, SENT, FOREVER), ALL, HEADERS_TIMEOUT, 12),
+        ((SENT, HEADED, FOREVER), ALL, FIRST_TOKEN_TIMEOUT, 31),
+        ((SENT, HEADED, FOREVER), limits(connect=5, headers=10, total=60), TOTAL_TIMEOUT, 61),
+        ((SENT, FOREVER), limits(connect=5, headers=90, first_token=80, total=70), TOTAL_TIMEOUT, 71),
+        ((SENT, FOREVER), limits(connect=5, headers=90, first_token=80), FIRST_TOKEN_TIMEOUT, 81),
+        ((Step(100.0, "sent_at"), FOREVER), limits(headers=3), HEADERS_TIMEOUT, 103),
+        ((Step(100.0, "sent_at"), HEADED, FOREVER), limits(headers=3, first_token=20), FIRST_TOKEN_TIMEOUT, 120),
+        ((SECURING, FOREVER), limits(connect=5, first_token=2), TLS_TIMEOUT, 5),
+    ],
+    ids=["connect", "tls", "headers", "first token", "total", "total is shortest", "no total", "connecting is not limited",
+         "connecting is not limited and the head came", "later limits are shorter"],
+)  # fmt: skip
+def test_each_phase_has_its_own_limit_and_its_own_word(
+    steps: tuple[Step, ...], timeouts: Timeouts, verdict: Verdict, after_s: float
+) -> None:
+    async def work() -> None:
+        inner, began = Phases(*steps), asyncio.get_running_loop().time()
+        with pytest.raises(AttemptFailed) as caught:
+            await opens(inner, attempt(timeouts))
+        assert (caught.value.verdict, caught.value.status) == (verdict, 504)
+        assert asyncio.get_running_loop().time() - began == pytest.approx(after_s, abs=0.001)
+        assert inner.left == 1
+
+    run_virtual(work)
+
+
+def test_an_answer_that_is_no_stream_has_one_limit_once_it_is_asked_for() -> None:
+    async def work() -> None:
+        timeouts = structs.replace(ALL, response_s=200.0)
+        for steps, verdict, after_s in (
+            ((FOREVER,), CONNECT_TIMEOUT, 5),
+            ((SENT, FOREVER), TOTAL_TIMEOUT, 201),
+            ((SENT, HEADED, FOREVER), TOTAL_TIMEOUT, 201),
+        ):
+            began = asyncio.get_running_loop().time()
+            with pytest.raises(AttemptFailed) as caught:
+                await opens(Phases(*steps), attempt(timeouts, stream=False))
+            assert caught.value.verdict is verdict
+            assert asyncio.get_running_loop().time() - began == pytest.approx(after_s, abs=0.001)
+
+    run_virtual(work)
+
+
+@pytest.mark.parametrize("timeouts", [OFF, ALL], ids=["alone", "beside others"])
+@pytest.mark.parametrize(
+    "steps", [(FOREVER,), (SENT, FOREVER), (SENT, HEADED, FOREVER)], ids=["connecting", "sent", "headed"]
+)
+def test_the_exchange_s_own_deadline_counts_in_every_phase(steps: tuple[Step, ...], timeouts: Timeouts) -> None:
+    async def work() -> None:
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(AttemptFailed) as caught:
+            await opens(Phases(*steps), attempt(timeouts, deadline_s=4.0))
+        assert (caught.value.verdict, caught.value.status) == (DEADLINE_EXCEEDED, 504)
+        assert asyncio.get_running_loop().time() - began == pytest.approx(4.0, abs=0.001)
+
+    run_virtual(work)
+
+
+def test_a_deadline_that_has_passed_ends_an_attempt_before_it_is_far() -> None:
+    async def work() -> None:
+        with pytest.raises(AttemptFailed) as caught:
+            await opens(Phases(FOREVER), attempt(ALL, deadline_s=-1.0))
+        assert caught.value.verdict is DEADLINE_EXCEEDED
+
+    run_virtual(work)
+
+
+@pytest.mark.parametrize("timeouts", [OFF, ALL], ids=["off", "on"])
+def test_what_opens_in_time_stays_open_whatever_the_limits_were(timeouts: Timeouts) -> None:
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        inner = Phases(Step(4.0, "sent_at"), Step(9.0, "headed_at"), Step(20.0))
+        async with deadlines(loop.time)(inner).open(attempt(timeouts)):
+            await asyncio.sleep(10_000.0)
+        assert inner.left == 0
+
+    run_virtual(work)
+
+
+def test_without_limits_there_is_no_timer() -> None:
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        task = loop.create_task(opens(Phases(FOREVER), attempt(OFF)))
+        await asyncio.sleep(0)
+        assert len(loop.timers()) == 1, "that of the service itself"
+        task.cancel()
+        await asyncio.wait((task,))
+
+    run_virtual(work)
+
+
+def test_an_error_of_the_opening_itself_comes_out_as_it_is() -> None:
+    class Refusing(Phases):
+        @asynccontextmanager
+        async def open(self, ask: Attempt, /) -> AsyncIterator[Stream]:
+            await asyncio.sleep(1.0)
+            raise AttemptFailed(CONNECT_REFUSED, "closed")
+            yield
+
+    async def work() -> None:
+        with pytest.raises(AttemptFailed, match="closed"):
+            await opens(Refusing(), attempt(ALL))
+
+    run_virtual(work)
 
 
 def test_only_the_layer_s_own_cancellation_becomes_a_fault() -> None:
     async def work() -> None:
         loop = asyncio.get_running_loop()
-        inner = Never()
-        service = deadlines(loop.time)(inner)
-
-        async def opens(timeouts: Timeouts) -> None:
-            async with service.open(attempt(timeouts)):
-                pass
-
+        inner, patient = Phases(FOREVER), limits(connect=30)
         with pytest.raises(AttemptFailed) as caught:
-            await opens(Timeouts(connect_s=0.02))
-        assert caught.value.verdict.code == "connect_timeout"
+            await opens(inner, attempt(limits(connect=2)))
+        assert caught.value.verdict is CONNECT_TIMEOUT
         task = asyncio.current_task()
         assert task is not None
         assert task.cancelling() == 0
 
-        foreign = loop.create_task(opens(Timeouts(connect_s=30)))
-        await asyncio.sleep(0.01)
+        foreign = loop.create_task(opens(inner, attempt(patient)))
+        await asyncio.sleep(1.0)
         foreign.cancel()
         with pytest.raises(asyncio.CancelledError):
             await foreign
 
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.02):
-                await opens(Timeouts(connect_s=30))
+            async with asyncio.timeout(2.0):
+                await opens(inner, attempt(patient))
         assert inner.left == 3
 
-    run(work)
+    run_virtual(work)
+
+
+def test_a_foreign_cancellation_in_the_same_instant_goes_on() -> None:
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(opens(Phases(FOREVER), attempt(limits(connect=2))))
+        await asyncio.sleep(0)
+        loop.call_at(loop.time() + 2.0, task.cancel)
+        await asyncio.wait((task,))
+        assert task.cancelled()
+
+    run_virtual(work)

@@ -224,20 +224,25 @@ def test_a_target_that_is_new_begins_anew_beside_those_that_stay() -> None:
     ("changed", "kept"),
     [
         (Settings(breaker=BreakerSettings(failures=9)), {"budget"}),
-        (Settings(budget=RetryBudgetSettings(burst=99.0)), set()),
-        (Settings(retry=RetrySettings(max_attempts=9)), {"state", "budget"}),
-        (Settings(slots=NARROW), {"state", "budget"}),
+        (Settings(budget=RetryBudgetSettings(burst=99.0)), {"breaker"}),
+        (Settings(retry=RetrySettings(max_attempts=9)), {"breaker", "budget"}),
+        (Settings(slots=NARROW), {"breaker", "budget"}),
     ],
     ids=["breaker", "budget", "retry", "slots"],
 )
 def test_what_has_other_settings_begins_anew(changed: Settings, kept: set[str]) -> None:
     before = fleet_of([A])
+    breaker, budget = before[A.key].breaker, before[A.key].budget
+    before[A.key].cool(START_S + 5)
     after = fleet_of([A], changed, now=START_S, before=before)
-    assert (after[A.key] is before[A.key]) is ("state" in kept)
-    assert (after[A.key].budget is before[A.key].budget) is ("budget" in kept)
+    assert (after[A.key].breaker is breaker) is ("breaker" in kept)
+    assert (after[A.key].budget is budget) is ("budget" in kept)
+    assert not after[A.key].available(START_S + 5 - 1), "who asked to be left alone still does"
     assert after[A.key].breaker.settings == changed.breaker
     assert after[A.key].budget.settings == changed.budget
-    assert after[A.key].retry == changed.retry
+    assert after.retry_of(A.key) == changed.retry
+    assert before.retry_of(A.key) == RetrySettings(), "what runs goes by the old"
+    assert before.slots_of(A.key) == ()
     assert [slots.settings for slots in after.slots_of(A.key)] == [changed.slots] * (changed.slots is NARROW)
 
 

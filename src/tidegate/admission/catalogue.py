@@ -1,6 +1,7 @@
 """The models that clients may ask for: by name, by alias, or by what a name begins with."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Final
 
 from msgspec import structs
@@ -20,7 +21,7 @@ class Catalogue:
     other names, and no provider hears it.
     """
 
-    def __init__(self, models: Sequence[ModelSettings], parametric: Set[str] = frozenset()) -> None:
+    def __init__(self, models: Sequence[ModelSettings], parametric: frozenset[str] = frozenset()) -> None:
         self.models = [_model(settings) for settings in models]
         self._parametric = parametric
         self._named: dict[str, Model] = {}
@@ -62,7 +63,7 @@ class Catalogue:
         for prefix in self._longest_first:
             rest = name.removeprefix(prefix)
             if rest and rest != name:
-                return _resolved(self._wild[prefix], lambda target: target.model.replace(WILDCARD, rest))
+                return _resolved(self._wild[prefix], partial(_with_rest, rest))
         return None
 
 
@@ -88,6 +89,10 @@ def _model(settings: ModelSettings) -> Model:
         sticky_by=settings.sticky_by,
         hedge_after_s=settings.hedge.after_s,
     )
+
+
+def _with_rest(rest: str, target: Target) -> str:
+    return target.model.replace(WILDCARD, rest)
 
 
 def _resolved(model: Model, name_of: Callable[[Target], str]) -> Model:

@@ -65,7 +65,7 @@ class Rates:
         chance: Callable[[], float],
         on_refused: Callable[[Scope], None],
     ) -> None:
-        self._limits = tuple(limit for number, rule in enumerate(rules) for limit in _limits(number, rule))
+        self._limits = tuple(limit for rule in rules for limit in _limits(rule))
         # The model's name is in the body.
         self._early = tuple(limit for limit in self._limits if limit.by != "model")
         self._counts_tokens = any(limit.unit == "tokens" for limit in self._limits)
@@ -171,15 +171,15 @@ def _without_data(body: bytes) -> bytes:
     return b"".join(pieces)
 
 
-def _limits(number: int, rule: RateSettings) -> Iterable[Limit]:
-    """Give the limits of a rule. Shape: cheapest first."""
-    name = f"{number}:{rule.by}"
+def _limits(rule: RateSettings) -> Iterable[Limit]:
+    """Give the limits of a rule, the only one of its kind. Shape: cheapest first."""
+    by = rule.by
     if rule.max_streams:
-        yield Limit.at_a_time(f"{name}:streams", rule.by, rule.max_streams)
+        yield Limit.at_a_time(f"{by}:streams", by, rule.max_streams)
     if rule.requests_per_minute:
-        yield Limit.per_minute(f"{name}:requests", rule.by, "requests", rule.requests_per_minute, rule.burst)
+        yield Limit.per_minute(f"{by}:requests", by, "requests", rule.requests_per_minute, rule.burst)
     if rule.tokens_per_minute:
-        yield Limit.per_minute(f"{name}:tokens", rule.by, "tokens", rule.tokens_per_minute)
+        yield Limit.per_minute(f"{by}:tokens", by, "tokens", rule.tokens_per_minute)
 
 
 def _subjects(arrival: Arrival, identity: Identity, model: str) -> dict[Scope, str]:

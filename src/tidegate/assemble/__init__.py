@@ -21,7 +21,7 @@ from tidegate.dispatch.fleet import Fleet, waiting_and_used
 from tidegate.edge.cold import COLD_ROUTES, UvicornHost, client_app, ops_app
 from tidegate.edge.connection import Connection, Edge
 from tidegate.edge.listener import Listener, tls_context
-from tidegate.exchange import GAP_BOUNDS_S, Client, Ending, Model, Outcome, Stream
+from tidegate.exchange import GAP_BOUNDS_S, Ending, Model
 from tidegate.gateway import Gateway, Relaying
 from tidegate.ledger.ledger import Ledger, LogStore, MemoryStore, MetricsStore, Names
 from tidegate.observe.metrics import Metrics, Series
@@ -69,10 +69,12 @@ class Tidegate:
             translates=translates,
         )
         self._process = process
+        self._started = config
         self.wiring = Wiring(config, proxies or {}, process)
         self._counted = MetricsStore(self.metrics, _names(config))
         self.ledger = self._ledger()
-        self.gateway = Gateway(self.wiring.admission, self.wiring.dispatch, self._relay, self.ledger, self.clock)
+        wiring = self.wiring
+        self.gateway = Gateway(wiring.admission, wiring.dispatch, wiring.relay, self.ledger, self.clock)
         self.health = Health(lambda: self.wiring, lambda: self.draining, self._counts, self.clock)
         self._tls = tls_context(config.server.tls)
         self._open_edges(config)
@@ -102,15 +104,15 @@ class Tidegate:
         tls = tls_context(config.server.tls)
         wiring = Wiring(config, proxies or {}, self._process, old)
         self.wiring = wiring
-        self.gateway.use(wiring.admission, wiring.dispatch)
+        self.gateway.use(wiring.admission, wiring.dispatch, wiring.relay)
         old.retire(wiring)
         self._limit(config)
         self._door.use(gate(config.auth))
-        self._counted.names = _names(old.config, config)
+        self._counted.names = _names(config, self._counted.names)
         self.edge.settings = self._ops_edge.settings = config.server
         if (tls is None) == (self._tls is None):
             self._tls = self._listener.tls = tls
-        return [path for path in (*_FIXED, "server.tls") if _changed(path, old.config, config)]
+        return [path for path in (*_FIXED, "server.tls") if _changed(path, self._started, config)]
 
     def _open_edges(self, config: Config) -> None:
         self._cold = UvicornHost(
@@ -180,9 +182,6 @@ class Tidegate:
 
     def _readers(self) -> Iterable[Relaying]:
         return self.gateway.relays()
-
-    def _relay(self, client: Client, stream: Stream, outcome: Outcome) -> Relaying:
-        return self.wiring.relay(client, stream, outcome)
 
     def _watch(self) -> None:
         metrics = self.metrics
@@ -297,12 +296,12 @@ class Tidegate:
         await asyncio.sleep(0)  # transports tell their protocols in the loop's next turn
 
 
-def _names(*configs: Config) -> Names:
-    """Give the names that may be labels: those of the present configuration, and of the one before it."""
+def _names(config: Config, before: Names | None = None) -> Names:
+    """Give the names that may be labels: those of the configuration, and of all before it, whose streams may still run."""
     return Names(
         routes=frozenset({*HOT_ROUTES.values(), *COLD_ROUTES}),
-        models=frozenset(model.name for config in configs for model in config.models),
-        providers=frozenset(provider.name for config in configs for provider in config.providers),
+        models=frozenset(model.name for model in config.models) | (before.models if before else set()),
+        providers=frozenset(provider.name for provider in config.providers) | (before.providers if before else set()),
     )
 
 

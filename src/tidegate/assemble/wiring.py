@@ -5,6 +5,7 @@ The only file that knows the order of layers.
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from random import Random
 from typing import Final
 
@@ -13,7 +14,7 @@ from msgspec import Struct, structs
 
 from tidegate import __version__
 from tidegate.admission.admission import Admission
-from tidegate.admission.catalogue import Catalogue
+from tidegate.admission.catalogue import WILDCARD, Catalogue, names_behind
 from tidegate.admission.identity import Door
 from tidegate.admission.memory import MemoryGuard
 from tidegate.admission.rates import Rates
@@ -32,7 +33,7 @@ from tidegate.exchange import Admitted, Attempt, Client, Outcome, Stream
 from tidegate.observe.metrics import Metrics
 from tidegate.relay.relay import Finishing, Relay, RelayRules
 from tidegate.relay.translate import TranslatingRelay
-from tidegate.tasks import Tasks
+from tidegate.tasks import Tasks, together
 from tidegate.upstream.dial import Dialer, Origin
 from tidegate.upstream.listing import Listing
 from tidegate.upstream.opening import Opening
@@ -108,15 +109,19 @@ class Wiring:
 
     async def names(self) -> list[str]:
         """Give the models that clients can ask for; of a wildcard those that its provider lists."""
-        names: list[str] = []
-        for model in self.catalogue.models:
-            prefix = model.name.removesuffix("*")
-            if prefix == model.name:
-                names.append(model.name)
-                continue
-            for target in model.targets:
-                if target.name == "*":
-                    names += [prefix + name for name in await self.listings[target.provider].names()]
+        models = self.catalogue.models
+        wild = [
+            (model, target)
+            for model in models
+            if model.name.endswith(WILDCARD)
+            for target in model.targets
+            if target.weight
+        ]
+        asked = list(dict.fromkeys(target.provider for _, target in wild))
+        listed = dict(zip(asked, await together(*(self.listings[name].names() for name in asked)), strict=True))
+        names = [model.name for model in models if not model.name.endswith(WILDCARD)]
+        for model, target in wild:
+            names += names_behind(model, target, listed[target.provider])
         return list(dict.fromkeys(names))
 
     def _provider(self, settings: ProviderSettings, before: "Wiring | None") -> Provider:
@@ -131,9 +136,13 @@ class Wiring:
         return Provider(settings, pool, origin.authority, AGENT)
 
     def _listing(self, name: str, before: "Wiring | None") -> Listing:
-        if before is not None and before.providers.get(name) is self.providers[name]:
-            return before.listings[name]
-        return Listing(self.providers[name], self._process.clock, self._process.tasks)
+        provider, known = self.providers[name], tuple[str, ...]()
+        if before is not None and name in before.providers:
+            if before.providers[name] is provider:
+                return before.listings[name]
+            if before.providers[name].base_url == provider.base_url:
+                known = before.listings[name].known  # the place is the same, whatever else is not
+        return Listing(provider, self._process.clock, self._process.tasks, known)
 
     def _fleet(self, before: "Wiring | None") -> Fleet:
         rules = [
@@ -151,14 +160,9 @@ class Wiring:
             rules,
             [target for model in self.catalogue.models for target in model.targets],
             now=self._process.clock(),
-            on_breaker=self._breaker_changed,
+            on_breaker=partial(_breaker_changed, self._process.metrics),
             before=before.fleet if before is not None else None,
         )
-
-    def _breaker_changed(self, key: tuple[str, str], state: BreakerState) -> None:
-        name = state.name.lower()
-        self._process.metrics.breaker_changed(*key, name)
-        structlog.get_logger().warning("breaker", provider=key[0], model=key[1], state=name)
 
     def _admission(self) -> Admission:
         process, rules = self._process, self.config.limits.rate
@@ -201,3 +205,10 @@ class Wiring:
             finishes=server.on_client_disconnect == "finish",
             detached=self._process.finishing,
         )
+
+
+def _breaker_changed(metrics: Metrics, key: tuple[str, str], state: BreakerState) -> None:
+    # A breaker outlives the wiring that made it, and must not keep it.
+    name = state.name.lower()
+    metrics.breaker_changed(*key, name)
+    structlog.get_logger().warning("breaker", provider=key[0], model=key[1], state=name)

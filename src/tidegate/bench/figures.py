@@ -6,6 +6,7 @@ from typing import Final
 
 from msgspec import Struct
 
+from tidegate.bench.crowd import play_crowded
 from tidegate.bench.measure import median_of_pairs
 from tidegate.bench.report import Judged, Row, Run, judge
 from tidegate.bench.scenarios import (
@@ -164,6 +165,19 @@ SCENARIOS: Final = (
             Figure(name="failed streams", key="failed", must=0, aim=0),
             Figure(name="RSS per stream", key="rss_stream_kb", unit="KB", must=50, aim=30),
             Figure(name="CPU per event, all open", key="cpu_steady_us", unit="µs", judged="ratio"),
+        ),
+    ),
+    Scenario(
+        name="slow-clients",
+        variants=("control", "crowded"),
+        play=play_crowded,
+        most_repeats=3,
+        figures=(
+            Figure(
+                name="gap p99 beside 1,000 slow clients, added", key="gap_p99_ms", unit="ms", of="crowded",
+                judged="added", against="control", must=5, aim=2,
+            ),
+            Figure(name="held for the slow ones", key="held_mib", unit="MiB", of="crowded", must=512),
         ),
     ),
     Scenario(

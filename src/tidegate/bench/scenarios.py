@@ -201,12 +201,13 @@ def _drive(bench: Bench, order: Order, watch: Watch) -> tuple[Tally, Values]:
         "cpu_us": watch.spent_ns() / tally.finished / 1e3,
         "cpu_event_us": watch.spent_ns() / tally.events / 1e3,
         "load_core_share": own_s / tally.took_s,
-        **_percentiles("ttft", tally.ttft_s),
-        **_percentiles("gap", tally.gaps_s),
+        **percentiles("ttft", tally.ttft_s),
+        **percentiles("gap", tally.gaps_s),
     }
 
 
-def _percentiles(name: str, seconds: Sequence[float]) -> Values:
+def percentiles(name: str, seconds: Sequence[float]) -> Values:
+    """Give p50 and p99 in milliseconds, under a name."""
     ordered = sorted(seconds)
     if not ordered:
         return {}

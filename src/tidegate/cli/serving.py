@@ -140,65 +140,104 @@ class Stop:
 
 
 class Reloads:
-    """Hears SIGHUP: reads the configuration anew and lets new exchanges go by it. Holds: one reload at a time."""
+    """Hears SIGHUP: reads the configuration anew and lets new exchanges go by it. Holds: one reload at a time.
+
+    Shape: `allow_open` says that a gateway without keys may be open to other machines.
+    """
 
     def __init__(
-        self, tidegate: Tidegate, mocks: Mocks, reread: Callable[[], Loaded], environ: Mapping[str, str]
+        self,
+        tidegate: Tidegate,
+        mocks: Mocks,
+        reread: Callable[[], Loaded],
+        environ: Mapping[str, str],
+        *,
+        allow_open: bool = False,
     ) -> None:
         self._tidegate = tidegate
         self._mocks = mocks
         self._reread = reread
         self._environ = environ
+        self._allow_open = allow_open
+        self._host = tidegate.wiring.config.server.host
         self._tasks = Tasks()
-        self._wanted = 0
+        self._wanted = self._running = self._closed = False
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._heard)
 
     async def close(self) -> None:
-        """Listen no more."""
-        asyncio.get_running_loop().remove_signal_handler(signal.SIGHUP)
+        """Reload no more. Shape: the signal stays heard, since unheard it would end the process."""
+        self._closed = True
         await self._tasks.close()
 
     def _heard(self) -> None:
-        self._wanted += 1
-        if self._wanted == 1:
+        if self._closed:
+            structlog.get_logger().warning("reload_refused", about="the process is shutting down")
+            return
+        self._wanted = True
+        if not self._running:
+            self._running = True
             self._tasks.start(self._run())
 
     async def _run(self) -> None:
-        while self._wanted:
-            heard = self._wanted
-            await self._reload()
-            self._wanted -= heard
+        """Reload until no signal has come since the last reading began."""
+        try:
+            while self._wanted:
+                self._wanted = False
+                await self._reload()
+        finally:
+            self._running = False
 
     async def _reload(self) -> None:
         """Take the configuration over, or say why not; then everything stays as it is."""
         logger = structlog.get_logger()
         try:
             loaded = await asyncio.to_thread(self._reread)
-            through = proxies(loaded.config, self._environ)
-            needs_restart = self._tidegate.reload(await self._mocks.behind(loaded.config), through)
+            needs_restart = await self._take(loaded)
         except ConfigError as error:
-            refusals = list(map(str, error.mistakes))
+            refusals = [str(mistake) for mistake in error.mistakes]
+        except _ExposedError as error:
+            refusals = [str(error)]
         except OSError as error:  # a certificate that does not fit its key is one too
             refusals = [f"a file cannot be used: {error.strerror or error}"]
         else:
             refusals = []
             logger.info("reloaded", about=loaded.source)
-            for path in needs_restart:
-                logger.warning("unwise", about=f"{path} is another now, which only a new start takes")
+            restart = [f"{path} is another now, which only a new start takes" for path in needs_restart]
+            for warning in (*restart, *warnings(loaded.config, raise_nofile_limit())):
+                logger.warning("unwise", about=warning)
         for refusal in refusals:
             logger.error("reload_refused", about=refusal)
+
+    async def _take(self, loaded: Loaded) -> list[str]:
+        """Give the settings that only a new start takes. Errors: ConfigError, OSError, _ExposedError."""
+        config = loaded.config
+        # Where it listens is as it was at the start, whatever the file says now.
+        for host in (self._host, config.server.host):
+            _check_exposure(config, host, allow_open=self._allow_open)
+        through = proxies(config, self._environ)
+        return self._tidegate.reload(await self._mocks.behind(config), through)
+
+
+class _ExposedError(Exception):
+    """A gateway without keys that other machines would reach; the text says what to do about it."""
+
+
+def _check_exposure(config: Config, host: str, *, allow_open: bool) -> None:
+    """Refuse to be open beyond this machine unless somebody said so. Errors: _ExposedError."""
+    if config.auth.mode == "open" and not is_loopback(host) and not allow_open:
+        raise _ExposedError(
+            f"auth.mode is open and {host} can be reached from elsewhere; configure auth.keys, or say --allow-open"
+        )
 
 
 def refuses_open(config: Config, *, allow_open: bool) -> bool:
     """Say whether a gateway without keys would be open to other machines, and tell so."""
-    if config.auth.mode != "open" or is_loopback(config.server.host) or allow_open:
-        return False
-    typer.echo(
-        f"error: auth.mode is open and {config.server.host} can be reached from elsewhere; "
-        "configure auth.keys, or say --allow-open",
-        err=True,
-    )
-    return True
+    try:
+        _check_exposure(config, config.server.host, allow_open=allow_open)
+    except _ExposedError as error:
+        typer.echo(f"error: {error}", err=True)
+        return True
+    return False
 
 
 def serve(
@@ -219,7 +258,8 @@ def serve(
     form = config.observe.log
     writer = log.configure("text" if form == "text" or (form == "auto" and sys.stderr.isatty()) else "json")
     try:
-        return uvloop.run(_serve(loaded, environ, writer, reread or (lambda: loaded), translates=translates))
+        reloading = partial(Reloads, reread=reread or (lambda: loaded), environ=environ, allow_open=allow_open)
+        return uvloop.run(_serve(loaded, environ, writer, reloading, translates=translates))
     except PortBusyError as error:
         typer.echo(f"error: {error} (choose another with --port or --ops-listen)", err=True)
         return 1
@@ -233,7 +273,7 @@ async def _serve(
     loaded: Loaded,
     environ: Mapping[str, str],
     writer: log.LogWriter,
-    reread: Callable[[], Loaded],
+    reloading: Callable[[Tidegate, Mocks], Reloads],
     *,
     translates: bool,
 ) -> int:
@@ -251,7 +291,7 @@ async def _serve(
         port, ops_port = await tidegate.start(shared=True)
         settle()
         stop = Stop(lambda: writer.close(0.2))
-        reloads = Reloads(tidegate, behind, reread, environ)
+        reloads = reloading(tidegate, behind)
         logger.info("serving", host=config.server.host, port=port, ops_port=ops_port, version=__version__)
         await stop.event.wait()
         logger.info("draining", exchanges=len(tidegate.gateway))

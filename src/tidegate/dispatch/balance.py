@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from random import Random
 from typing import Final, Protocol
@@ -13,7 +13,11 @@ _MASK: Final = (1 << 64) - 1
 
 
 class Load(Protocol):
-    """What is known about how busy and how quick a target is."""
+    """What is known about a target: whether it may be called, how busy and how quick it is."""
+
+    def available(self, now: float, /) -> bool:
+        """Say whether it may be called."""
+        ...
 
     @property
     def in_flight(self) -> int:
@@ -49,7 +53,7 @@ class Group:
         self._chance = chance
         self._order = ORDERS[balance]
 
-    def order(self, able: Sequence[Member], key: int, now: float) -> Sequence[Member]:
+    def order(self, able: Sequence[Member], key: int, now: float) -> Iterable[Member]:
         """Order those members that can be tried. Shape: `key` is what `sticky` sticks to."""
         if len(able) < 2:
             return able
@@ -83,16 +87,16 @@ def _least_in_flight(group: Group, able: Sequence[Member], key: int, now: float)
     return sorted(turned, key=lambda member: member.load.in_flight / member.weight)
 
 
-def _p2c_ewma(group: Group, able: Sequence[Member], key: int, now: float) -> Sequence[Member]:  # noqa: ARG001
-    """Take the better of two by chance, which spreads a crowd that all know the same; the rest by cost.
+def _p2c_ewma(group: Group, able: Sequence[Member], key: int, now: float) -> Iterator[Member]:  # noqa: ARG001
+    """Take the better of two by chance, which spreads a crowd that all know the same; the rest by cost, once they are needed.
 
     Source: Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001.
     """
     one, other = group.chosen_two(able)
     first = one if one.load.cost(now) * other.weight <= other.load.cost(now) * one.weight else other
-    if len(able) == 2:
-        return (first, other if first is one else one)
-    return [first, *sorted((m for m in able if m is not first), key=lambda member: member.load.cost(now))]
+    yield first
+    rest = [member for member in able if member is not first]
+    yield from sorted(rest, key=lambda member: member.load.cost(now) / member.weight)
 
 
 def _sticky(group: Group, able: Sequence[Member], key: int, now: float) -> Sequence[Member]:
@@ -120,7 +124,7 @@ def hash64(data: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "big")
 
 
-ORDERS: Final[Mapping[Balance, Callable[[Group, Sequence[Member], int, float], Sequence[Member]]]] = {
+ORDERS: Final[Mapping[Balance, Callable[[Group, Sequence[Member], int, float], Iterable[Member]]]] = {
     "round_robin": _round_robin,
     "weighted": _weighted,
     "least_in_flight": _least_in_flight,

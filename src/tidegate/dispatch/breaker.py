@@ -221,14 +221,14 @@ class _Permitted:
         self._breaker = breaker
         self._clock = clock
         self._chance = chance
-        self._permit: Permit | None = None
 
     async def __aenter__(self) -> Stream:
         breaker, now = self._breaker, self._clock()
-        permit = self._permit = breaker.admit(now)
+        permit = breaker.admit(now)
         if permit is None:
             wait_s = breaker.wait_s(now) or breaker.settings.open_for_s
             raise AttemptFailed(BREAKER_OPEN, headers=(retry_after(wait_s, self._chance.random()),))
+        self._permit = permit
         try:
             stream = await self._context.__aenter__()
         except BaseException as error:
@@ -243,5 +243,4 @@ class _Permitted:
         try:
             await self._context.__aexit__(kind, error, trace)
         finally:
-            if self._permit is not None:
-                self._breaker.ended(self._permit, self._attempt.record.verdict, self._clock())
+            self._breaker.ended(self._permit, self._attempt.record.verdict, self._clock())

@@ -88,10 +88,11 @@ class _Opening:
         """Give the least seconds after which any phase can be late; 0.0 when all are off."""
         limits = self._attempt.target.timeouts
         admitted = self._attempt.admitted
-        later = (
-            (limits.headers_s, limits.first_token_s, limits.total_s) if admitted.ask.stream else (limits.response_s,)
-        )
-        shortest = min((seconds for seconds in (limits.connect_s, *later) if seconds), default=0.0)
+        if admitted.ask.stream:
+            phases: tuple[float, ...] = (limits.connect_s, limits.headers_s, limits.first_token_s, limits.total_s)
+        else:
+            phases = (limits.connect_s, limits.response_s)
+        shortest = min(filter(None, phases), default=0.0)
         if admitted.deadline:
             left = max(admitted.deadline - self._clock(), 0.0005)
             return min(shortest, left) if shortest else left

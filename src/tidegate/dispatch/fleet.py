@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Final
 
 from msgspec import Struct
@@ -34,17 +35,13 @@ class ProviderRules(Struct, frozen=True):
 class TargetState:
     """One target as it stands: how busy and quick it is, and whether it may be called."""
 
-    __slots__ = ("_at", "_peak_s", "breaker", "budget", "cool_until", "in_flight", "key", "label", "retry", "slots")
+    __slots__ = ("_at", "_peak_s", "breaker", "budget", "cool_until", "in_flight", "key", "label")
 
-    def __init__(
-        self, key: tuple[str, str], rules: ProviderRules, breaker: Breaker, budget: Budget, slots: tuple[Slots, ...]
-    ) -> None:
+    def __init__(self, key: tuple[str, str], breaker: Breaker, budget: Budget) -> None:
         self.key = key
         self.label = "/".join(key)
-        self.retry = rules.retry
         self.breaker = breaker
         self.budget = budget
-        self.slots = slots
         self.in_flight = 0
         self.cool_until = 0.0
         self._peak_s = 0.0
@@ -83,7 +80,8 @@ class TargetState:
 class Fleet:
     """All targets of a configuration.
 
-    Holds: of `before`, the fleet it replaces, each part whose settings are the same; slots in use are kept in any case.
+    Holds: of `before`, the fleet it replaces, each part whose settings are the same; slots in use are kept in any case,
+    and what is known about a target as long as its provider stays where it is.
     """
 
     def __init__(
@@ -100,14 +98,17 @@ class Fleet:
         self.budgets: dict[tuple[str, str], Budget] = {}
         self.slots: dict[tuple[str, str], Slots] = {}
         self.states: dict[tuple[str, str], TargetState] = {}
-        rules = {provider.name: provider for provider in providers}
-        for provider in rules.values():
+        self._bounds: dict[tuple[str, str], tuple[Slots, ...]] = {}
+        self._rules = {provider.name: provider for provider in providers}
+        for provider in self._rules.values():
             self.budgets[provider.name, provider.host] = self._budget(provider, now)
             if provider.slots.max_streams:
                 self.slots[provider.name, ""] = self._slots((provider.name, ""), provider.slots)
         for target in targets:
             if target.key not in self.states:
-                self.states[target.key] = self._state(target, rules[target.provider])
+                rules = self._rules[target.provider]
+                self.states[target.key] = self._state(target.key, rules)
+                self._bounds[target.key] = self._slots_for(target, rules)
         if before is not None:
             for key in before.slots.keys() - self.slots.keys():
                 before.slots[key].resize(SlotSettings())  # who waits there need not any more
@@ -118,31 +119,42 @@ class Fleet:
 
     def slots_of(self, key: tuple[str, str]) -> tuple[Slots, ...]:
         """Give what bounds a target's streams, the narrowest first."""
-        return self.states[key].slots
+        return self._bounds[key]
+
+    def retry_of(self, key: tuple[str, str]) -> RetrySettings:
+        """Give how often a target is tried."""
+        return self._rules[key[0]].retry
 
     def breaker_of(self, key: tuple[str, str]) -> Breaker:
         """Give a target's breaker."""
         return self.states[key].breaker
 
-    def _state(self, target: Target, rules: ProviderRules) -> TargetState:
-        old = self._before.states.get(target.key) if self._before is not None else None
-        key, slots = target.key, []
+    def _state(self, key: tuple[str, str], rules: ProviderRules) -> TargetState:
+        before, place = self._before, (rules.name, rules.host)
+        budget = self.budgets[place]
+        state = before.states.get(key) if before is not None and place in before.budgets else None
+        if state is not None and state.breaker.settings == rules.breaker:
+            state.budget = budget
+            return state
+        breaker = Breaker(rules.breaker, partial(self._on_breaker, key))
+        if state is None:
+            return TargetState(key, breaker, budget)
+        state.breaker, state.budget = breaker, budget
+        return state
+
+    def _slots_for(self, target: Target, rules: ProviderRules) -> tuple[Slots, ...]:
+        slots = []
         if target.max_streams:
             own = SlotSettings(
                 max_streams=target.max_streams,
                 max_queue=rules.slots.max_queue,
                 max_queue_wait_s=rules.slots.max_queue_wait_s,
             )
-            self.slots[key] = self._slots(key, own)
-            slots.append(self.slots[key])
+            self.slots[target.key] = self._slots(target.key, own)
+            slots.append(self.slots[target.key])
         if rules.slots.max_streams:
             slots.append(self.slots[rules.name, ""])
-        budget = self.budgets[rules.name, rules.host]
-        if old is not None and old.breaker.settings == rules.breaker and old.budget is budget:
-            old.slots, old.retry = tuple(slots), rules.retry
-            return old
-        breaker = Breaker(rules.breaker, lambda state: self._on_breaker(key, state))
-        return TargetState(key, rules, breaker, budget, tuple(slots))
+        return tuple(slots)
 
     def _budget(self, provider: ProviderRules, now: float) -> Budget:
         old = self._before.budgets.get((provider.name, provider.host)) if self._before is not None else None

@@ -1,6 +1,6 @@
 """Which target is next: by priority, then by the model's balance; what cannot be called now is skipped."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from random import Random
 from typing import Final
 
@@ -50,24 +50,19 @@ class Plan:
         self._admitted = admitted
         self._model = admitted.model
         self._groups: Iterator[Group] = iter(router.groups(admitted.model))
-        self._left: Sequence[Member] = ()
+        self._left: Iterator[Member] = iter(())
 
     def next(self, now: float) -> Target | None:
         """Give the next target that can be called now; None when none is left."""
-        targets, fleet = self._model.targets, self._router.fleet
         while True:
-            left, self._left = self._left, ()
-            for position, member in enumerate(left):
-                target = targets[member.index]
-                if fleet[target.key].available(now):
-                    self._left = left[position + 1 :]
-                    return target
+            for member in self._left:
+                if member.load.available(now):
+                    return self._model.targets[member.index]
             group = next(self._groups, None)
             if group is None:
                 return None
-            able = [member for member in group.members if fleet[targets[member.index].key].available(now)]
-            if able:
-                self._left = group.order(able, self._sticky_key(), now)
+            able = [member for member in group.members if member.load.available(now)]
+            self._left = iter(group.order(able, self._sticky_key(), now))
 
     def unavailable(self, now: float) -> AttemptFailed:
         """Give why there was no target to begin with, and when there may be one."""

@@ -130,8 +130,7 @@ class _Turn:
             else:
                 self._open, stream = await self._race(first, after_s)
         finally:
-            again, self._sent = self._sent, self._was_sent()
-            if again:
+            if self._sent:
                 outcome = "opened" if self._open is not None else "failed"
                 self._rules.counts.retried(target.provider, outcome)
         return stream
@@ -149,9 +148,6 @@ class _Turn:
             hedge=hedge,
         )
         return trial
-
-    def _was_sent(self) -> bool:
-        return any(record.sent_at for record in self._admitted.arrival.outcome.attempts)
 
     async def _race(self, first: Trial, after_s: float) -> tuple[Runner, Stream]:
         rules, rivals = self._rules, list[Trial]()
@@ -199,6 +195,7 @@ class _Turn:
     def _after(self, failed: AttemptFailed) -> tuple[Target, float] | None:
         """Decide where the next attempt is made and after how many seconds; None when there is none."""
         last = self._last
+        self._sent = any(record.sent_at for record in self._admitted.arrival.outcome.attempts)
         if last.record.sent_at or not self._sent or self._told is None:
             self._told = failed
         step = self._step(last.target, failed)
@@ -215,7 +212,7 @@ class _Turn:
         rules, fleet = self._rules, self._rules.router.fleet
         now, asked_s = rules.clock(), asked_wait_s(failed, rules.wall())
         state = fleet[target.key]
-        delay_s = self._delay_here(state.retry, failed, asked_s)
+        delay_s = self._delay_here(fleet.retry_of(target.key), failed, asked_s)
         if delay_s is not None and not state.breaker.admits(now + delay_s):
             delay_s = None  # this failure, or one beside it, opened the breaker
         if delay_s is None or asked_s or failed.verdict is UPSTREAM_RATE_LIMITED:

@@ -20,6 +20,9 @@ ACCEPTS_A_WAKE: Final = 64
 EXHAUSTED_PAUSE_S: Final = 0.1
 """How long accepting rests when descriptors or memory are out: new clients wait in the backlog."""
 HANDSHAKE_S: Final = 10.0
+UNSENT_BYTES: Final = 128 * 1024
+"""What the kernel may hold for a client beyond what is on the wire. Its own bound is some MiB a socket, which nobody counts,
+and behind which a client that takes nothing looks as if it read."""
 _EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -95,6 +98,8 @@ class Listener:
             sock.setblocking(False)
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
             self._tasks.start(self._adopt(sock))
 
     async def _adopt(self, sock: socket.socket) -> None:

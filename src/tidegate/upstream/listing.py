@@ -14,7 +14,7 @@ from msgspec import Struct
 from tidegate.exchange import Ending, ReplyHead
 from tidegate.tasks import Tasks
 from tidegate.upstream.providers import Provider
-from tidegate.verdict import COMPLETED, UPSTREAM_FAILED, AttemptFailed
+from tidegate.verdict import BAD_FRAME, COMPLETED, UPSTREAM_FAILED, AttemptFailed
 
 FRESH_S: Final = 300.0
 """How long a listing is not asked for again."""
@@ -34,15 +34,19 @@ class _Page(Struct):
 
 
 _decode = msgspec.json.Decoder(_Page).decode
+_ODD: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding fails with when a page is no list of models."""
 
 
 class Listing:
-    """The models of one provider. Holds: a task while one is being asked for."""
+    """The models of one provider. Shape: `known` are those of a listing before it. Holds: a task while it asks."""
 
-    def __init__(self, provider: Provider, clock: Callable[[], float], tasks: Tasks) -> None:
+    def __init__(
+        self, provider: Provider, clock: Callable[[], float], tasks: Tasks, known: tuple[str, ...] = ()
+    ) -> None:
         self._provider = provider
         self._clock = clock
-        self._names: tuple[str, ...] = ()
+        self.known = known
         self._due = 0.0
         self._tasks = tasks
         self._asking: asyncio.Task[None] | None = None
@@ -53,28 +57,29 @@ class Listing:
             if self._asking is None or self._asking.done():
                 self._asking = self._tasks.spawn(self._ask())
             await asyncio.shield(self._asking)
-        return self._names
+        return self.known
 
     async def _ask(self) -> None:
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                self._names = await self._fetch()
+                self.known = await self._fetch()
             self._due = self._clock() + FRESH_S
-        except (AttemptFailed, TimeoutError, msgspec.DecodeError) as error:
+        except (AttemptFailed, TimeoutError, *_ODD) as error:
             self._due = self._clock() + FAILED_S
             why = error.verdict.code if isinstance(error, AttemptFailed) else type(error).__name__
             structlog.get_logger().warning("listing_failed", provider=self._provider.name, reason=why)
 
     async def _fetch(self) -> tuple[str, ...]:
         pool = self._provider.pool
-        connection = await pool.take()
+        # A new one: that one kept for reuse was closed meanwhile would cost a listing, and nobody would ask again soon.
+        connection = await pool.take(fresh=True)
         page = _Body()
         try:
             connection.send(self._provider.write_listing(), page)
             body = await page.body
         finally:
             pool.give_back(connection)
-        return tuple(model.id for model in _decode(body).data[:MAX_MODELS])
+        return tuple(model.id for model in _decode(body).data[:MAX_MODELS] if model.id)
 
 
 class _Body:
@@ -94,10 +99,13 @@ class _Body:
         self._status = head.status
 
     def write(self, data: bytes, /) -> None:
-        """Keep a part."""
+        """Keep a part; what is too large need not come to its end."""
         self._size += len(data)
         if self._size <= MAX_BYTES:
             self._parts.append(data)
+        elif not self.body.done():
+            self._parts.clear()
+            self.body.set_exception(AttemptFailed(BAD_FRAME))
 
     def finish(self, ending: Ending, /) -> None:
         """Give what came, or why it is of no use."""
@@ -105,8 +113,8 @@ class _Body:
             return
         if ending.verdict is not COMPLETED:
             self.body.set_exception(AttemptFailed(ending.verdict))
-        elif self._status != 200 or self._size > MAX_BYTES:
-            self.body.set_exception(AttemptFailed(UPSTREAM_FAILED, f"the provider answered {self._status}"))
+        elif self._status != 200:
+            self.body.set_exception(AttemptFailed(UPSTREAM_FAILED))
         else:
             self.body.set_result(b"".join(self._parts))
 

@@ -1,6 +1,6 @@
 """Providers as rows: dialect × framing × signer × endpoint. A provider is a row, not a class."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -23,6 +23,9 @@ _UP_PREFIXES: Final = (b"openai-", b"anthropic-", b"x-stainless-")
 _DOWN: Final = frozenset({b"content-type", b"retry-after"})
 _DOWN_PREFIXES: Final = (b"openai-", b"anthropic-")
 _RATE_LIMIT: Final = b"x-ratelimit-"
+
+MIN_SECRET_CHARS: Final = 4
+"""What is shorter would turn up in words that are nobody's secret."""
 
 
 def bearer(credential: str) -> tuple[tuple[str, str], ...]:
@@ -51,10 +54,11 @@ class Provider:
 
     def __init__(self, settings: ProviderSettings, pool: Pool, authority: str, agent: str) -> None:
         self.name = settings.name
+        self.base_url = settings.base_url
         self.row = ROWS[settings.kind]
         self.pool = pool
         self._credential = KeyFile(settings.api_key_file) if settings.api_key_file else FixedKey(settings.api_key)
-        self._values = tuple(str(value) for value in settings.headers.values())
+        self._values = tuple(secret for value in settings.headers.values() for secret in _secrets_in(value))
         path = urlsplit(settings.base_url).path.rstrip("/")
         fixed = {
             "host": authority,
@@ -101,7 +105,8 @@ class Provider:
         if key != self._signed_with:
             lines = [f"\r\n{name}: {value}" for name, value in self.row.signer(key) if name not in self._overridden]
             self._signed_with, self._signed = key, "".join(lines).encode("latin-1")
-            self._secrets = tuple(text for text in (*self._credential.known, *self._values) if len(text) > 3)
+            secrets = {text for text in (*self._credential.known, *self._values) if len(text) >= MIN_SECRET_CHARS}
+            self._secrets = tuple(sorted(secrets, key=len, reverse=True))  # one may begin with another
             self._secret_bytes = tuple(text.encode() for text in self._secrets)
         return self._signed
 
@@ -119,3 +124,11 @@ class Provider:
             elif name.startswith(_RATE_LIMIT):
                 down.append((b"x-upstream-" + name[2:], value))
         return tuple(down)
+
+
+def _secrets_in(value: str) -> Iterator[str]:
+    """Give what a header's value has to hide: all of it, and what follows a scheme, which is quoted without it."""
+    yield value
+    _, _, credential = value.partition(" ")
+    if credential:
+        yield credential
