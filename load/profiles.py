@@ -42,6 +42,6 @@ RAMP_S: Final = 60.0
 PROFILES: Final[Mapping[str, Profile]] = {
     "ramp": Profile(stages=(Stage(0.0, 10, 10.0), Stage(1.0, 500, 490 / (RAMP_S - 1))), ends_s=RAMP_S, knee=True),
     "soak": Profile(stages=(Stage(0.0, 50, 5.0),), ends_s=3600.0, flat=True),
-    "spike": Profile(stages=(Stage(0.0, 10, 10.0), Stage(10.0, 200, 190.0)), ends_s=40.0),
+    "spike": Profile(stages=(Stage(0.0, 10, 10.0), Stage(10.0, 200, 95.0)), ends_s=40.0),
 }
 """`ramp` looks for the knee, `soak` for a leak, `spike` for what a crowd does that comes all at once and stays for 30 s."""

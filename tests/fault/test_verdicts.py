@@ -169,7 +169,7 @@ def slots(**members: Any) -> dict[str, Any]:
 
 async def again(running: Running) -> Reply:
     """Ask with what is left after somebody else has used a minute's worth."""
-    limit = Limit.per_minute("0:ip:requests", "ip", "requests", 1)
+    limit = Limit.per_minute("ip:requests", "ip", "requests", 1)
     await running.tidegate._process.store.settle([Charge(limit, "127.0.0.1", 1)])
     return await ask(running.port, chat())
 

@@ -8,6 +8,7 @@ published by a Rust inference gateway for its own code, on its own machine:
   auth: format, hash, look-up                                   433 ns
   validation of a request with 10 / 50 messages                 16 / 54 ns (fields already parsed)
   hash of a body of 10 KB                                       28.5 us
+  ordering of 3 / 10 targets                                    55 / 70 ns
 """
 
 
