@@ -143,7 +143,7 @@ def test_a_ratio_below_the_limit_never_opens_it() -> None:
     assert target.state(START_S) is CLOSED
 
 
-@pytest.mark.parametrize(("later_s", "state"), [(50.0, OPEN), (60.0, CLOSED), (3600.0, CLOSED)])
+@pytest.mark.parametrize(("later_s", "state"), [(50.0, OPEN), (60.0, CLOSED), (67.0, CLOSED), (3600.0, CLOSED)])
 def test_the_window_forgets(later_s: float, state: BreakerState) -> None:
     target = breaker(failures=0)
     for _ in range(19):
@@ -279,6 +279,17 @@ def test_a_probe_that_says_nothing_frees_its_place(verdict: Verdict | None) -> N
         target.ended(probe, verdict, now)
     assert target.state(now) is HALF_OPEN
     assert target.wait_s(now) == 0.0
+
+
+def test_a_closed_breaker_has_forgotten_the_calls_before() -> None:
+    target = breaker(failures=0, min_calls=4, successes=1)
+    for _ in range(4):
+        call(target, CONNECT_REFUSED)
+    assert target.state(START_S) is OPEN
+    call(target, COMPLETED, START_S + 30)
+    for _ in range(2):
+        call(target, CONNECT_REFUSED, START_S + 30)
+        assert target.state(START_S + 30) is CLOSED
 
 
 def test_a_closed_breaker_has_forgotten_what_opened_it() -> None:
