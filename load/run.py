@@ -4,6 +4,7 @@ What follows goes to locust: `--profile ramp|soak|spike`, `--seconds N`. Gives l
 """
 
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -54,6 +55,7 @@ def _wait_said(child: subprocess.Popen[bytes], log: Path, pattern: str) -> str:
 
 def main() -> int:
     """Run the test; gives the exit code."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started is ended, too
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         config = folder / "load.yaml"

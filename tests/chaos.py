@@ -278,8 +278,7 @@ class Mock:
     async def stop(self) -> None:
         """Kill it, as a machine that fails does."""
         if self._process is not None:
-            self._process.kill()
-            await self._process.wait()
+            await killed(self._process)
             self._process = None
 
 
@@ -373,10 +372,13 @@ class Site:
 
 
 def cut(asked: Asked, faults: Iterable[Fault]) -> bool:
-    """Say whether the provider broke while the stream was open: nobody can mend that."""
-    return bool(asked.opened_s) and any(
-        fault.provider == asked.provider and fault.cuts and fault.overlaps(asked.opened_s, asked.ended_s)
-        for fault in faults
+    """Say whether a provider broke that nobody may leave: its stream was open, or it had a whole answer in the making.
+
+    Source: ADR 0015 for the latter, which is `total_timeout`.
+    """
+    since_s = asked.opened_s if asked.status == 200 else asked.began_s
+    return (asked.status == 200 or asked.code == "total_timeout") and any(
+        fault.provider == asked.provider and fault.cuts and fault.overlaps(since_s, asked.ended_s) for fault in faults
     )
 
 
@@ -406,7 +408,7 @@ def judge_answers(asked: Sequence[Asked], faults: Sequence[Fault], records: Reco
         (share >= LEAST, f"{share:.4%} of {len(due)} owed answers came whole (at least {LEAST:.1%})"),
         (
             len(due) >= 0.8 * len(judged),
-            f"{len(due)} of {len(judged)} answers were owed; {cuts} broke open, {denied} found the budget empty",
+            f"{len(due)} of {len(judged)} answers were owed; {cuts} broke at work, {denied} found the budget empty",
         ),
         (not any(each.forged for each in asked), "no answer ended well and was not whole"),
     ]
@@ -503,6 +505,13 @@ async def report(site: Site, crowd: Crowd, ops_port: int) -> None:
             lowest = BURST
 
 
+async def killed(process: asyncio.subprocess.Process) -> None:
+    """Kill a process that still runs."""
+    if process.returncode is None:
+        process.kill()
+        await process.wait()
+
+
 async def chaos(seconds: float, clients: int, seed: int) -> int:
     """Run it; gives the exit code."""
     site = Site(seconds, seed)
@@ -516,6 +525,7 @@ async def chaos(seconds: float, clients: int, seed: int) -> int:
         config = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "chaos.yaml"
         config.write_text(site.config())
         process, port, ops_port = await start(config)
+        stack.push_async_callback(killed, process)
         assert process.stderr is not None
         site.began_at = time.monotonic()
         crowd = Crowd(port, site.began_at, seconds, site.dice)

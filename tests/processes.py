@@ -87,11 +87,15 @@ class Served:
             for line in tuple(self.lines):
                 if all(part in line for part in wanted):
                     return line
-            with contextlib.suppress(queue.Empty):
-                self._news.get(timeout=0.2)
+            self.news()
             gone = self.process.poll() is not None and not any(reader.is_alive() for reader in self._readers)
             assert not gone or any(all(part in line for part in wanted) for line in self.lines), self.lines
             assert time.monotonic() < deadline, self.lines
+
+    def news(self) -> None:
+        """Wait a little while for it to say something more."""
+        with contextlib.suppress(queue.Empty):
+            self._news.get(timeout=0.2)
 
     def ports(self) -> tuple[int, int]:
         """Wait until the gateway serves; gives its port and its ops port."""

@@ -1,6 +1,6 @@
 import pytest
 
-from tidegate.admission.catalogue import MAX_SHOWN_CHARS, Catalogue
+from tidegate.admission.catalogue import MAX_SHOWN_CHARS, Catalogue, names_behind
 from tidegate.admission.settings import HedgeSettings, ModelSettings, TargetSettings
 from tidegate.exchange import Timeouts
 from tidegate.verdict import UNKNOWN_MODEL, Refused
@@ -128,3 +128,70 @@ def test_the_state_of_a_wildcard_s_target_is_kept_under_its_configured_name() ->
 def test_a_wildcard_stands_for_names_and_not_for_itself(name: str) -> None:
     with pytest.raises(Refused):
         WILD.find(name)
+
+
+def test_the_longest_wildcard_wins_whatever_the_order_of_the_file() -> None:
+    for names in (("a/*", "a/b/*", "a/b/c/*"), ("a/b/c/*", "a/b/*", "a/*")):
+        models = Catalogue([wild(name) for name in names])
+        found = [models.find(name).name for name in ("a/x", "a/b/x", "a/b/c/x", "a/b/c", "a/b")]
+        assert found == ["a/*", "a/b/*", "a/b/c/*", "a/b/*", "a/*"]
+
+
+def test_a_star_in_the_middle_of_a_target_s_model_is_where_the_rest_goes_and_others_stay_as_they_are() -> None:
+    models = Catalogue([wild("tuned/*", "ft:*:acme", "fixed", aliases=("tuned",))])
+    assert [target.model for target in models.find("tuned/seven").targets] == ["ft:seven:acme", "fixed"]
+    assert models.find("tuned").name == "tuned/*"
+    assert models.names == ["tuned/*"]
+
+
+def test_an_alias_of_a_wildcard_comes_before_it() -> None:
+    models = Catalogue([wild("a/*", "fixed", aliases=("b/one",)), wild("b/*", "")])
+    assert models.find("b/one").targets[0].model == "fixed"
+    assert models.find("b/two").targets[0].model == "two"
+
+
+@pytest.mark.parametrize(
+    "name", ["*", "wild/*", "wild/*?ttft=1s", "wild/x*", "wild/x?y=*", "exact?y=*", "short?*", "a*", "**"]
+)
+def test_no_star_that_a_client_asks_for_reaches_a_provider(name: str) -> None:
+    models = Catalogue([wild("wild/*", "", aliases=("short",)), wild("exact", "mock")], parametric=frozenset({"p"}))
+    with pytest.raises(Refused) as caught:
+        models.find(name)
+    assert caught.value.verdict is UNKNOWN_MODEL
+
+
+def test_parameters_go_through_a_wildcard_as_a_part_of_the_name() -> None:
+    models = Catalogue([wild("mock/*", "")], parametric=frozenset({"p"}))
+    assert models.find("mock/slow?ttft=1s").targets[0].model == "slow?ttft=1s"
+
+
+def test_parameters_are_for_those_targets_alone_that_know_them() -> None:
+    targets = (TargetSettings(provider="real", model="gpt"), TargetSettings(provider="mocked", model="mock"))
+    models = Catalogue([ModelSettings(name="both", targets=targets)], frozenset({"mocked"}))
+    found = models.find("both?ttft=1s")
+    assert [target.model for target in found.targets] == ["gpt", "mock?ttft=1s"]
+    assert [target.key for target in found.targets] == [("real", "gpt"), ("mocked", "mock")]
+
+
+@pytest.mark.parametrize(
+    ("name", "target", "names"),
+    [
+        ("openai/*", "", ["openai/a", "openai/ft:b:acme", "openai/ft:"]),
+        ("tuned/*", "ft:*:acme", ["tuned/b"]),
+        ("tuned/*", "ft:*", ["tuned/b:acme"]),
+        ("tuned/*", "fixed", []),
+    ],
+)
+def test_what_a_provider_lists_is_named_as_clients_reach_it(name: str, target: str, names: list[str]) -> None:
+    catalogued = Catalogue([wild(name, target)])
+    model = catalogued.models[0]
+    found = list(names_behind(model, model.targets[0], ["a", "ft:b:acme", "ft:", "x*"]))
+    assert found == names
+    for asked in found:
+        assert catalogued.find(asked).name == name
+
+
+def test_two_lookups_of_one_wildcard_know_nothing_of_each_other() -> None:
+    first, second = WILD.find("openai/a"), WILD.find("openai/b")
+    assert (first.targets[0].model, second.targets[0].model) == ("a", "b")
+    assert WILD.models[0].targets[0].model == "*"

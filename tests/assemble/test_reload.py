@@ -556,6 +556,22 @@ def test_a_certificate_that_cannot_be_used_changes_nothing_at_all(tmp_path: Path
     run(work)
 
 
+def test_what_exchanges_of_the_old_configuration_hold_is_counted_on() -> None:
+    async def work() -> None:
+        async with holding(models=HELD) as (running, _, script, other), connect(running.port) as client:
+            await client.send(request_bytes(chat("held", user="x" * 100_000)))
+            await until(lambda: script.asked == ["held"])
+            held = running.tidegate.buffered_bytes()
+            assert held > 200_000, "the body, and the request that is sent"
+            running.tidegate.reload(other(models=MOCK))
+            assert running.tidegate.buffered_bytes() == held
+            script.go_on.set()
+            assert (await client.reply()).status == 200
+            await until(lambda: not running.tidegate.buffered_bytes())
+
+    run(work)
+
+
 # --- what needs a new start ------------------------------------------------------------------------------------------
 
 

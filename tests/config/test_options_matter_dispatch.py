@@ -221,8 +221,10 @@ def call(breaker: Breaker, now: float, *, good: bool) -> BreakerState:
     permit = breaker.admit(now)
     assert permit is not None
     if good:
-        breaker.opened(permit)
-    breaker.ended(permit, COMPLETED if good else UPSTREAM_FAILED, now)
+        breaker.opened(permit, now)
+        breaker.ended(permit, COMPLETED, now)
+    else:
+        breaker.failed(permit, UPSTREAM_FAILED, now)
     return breaker.state(now)
 
 

@@ -56,7 +56,7 @@ def test_a_breaker(*, half_open: bool) -> None:
         if half_open:
             permit = breaker.admit(clock() - 10)
             assert permit is not None
-            breaker.ended(permit, CONNECT_REFUSED, clock() - 10)
+            breaker.failed(permit, CONNECT_REFUSED, clock() - 10)
         return breaking(lambda _: breaker, clock, Random(1))
 
     check_service(make, attempt_at, quiet=lambda: breakers[0]._probing == 0)

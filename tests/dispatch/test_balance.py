@@ -22,6 +22,9 @@ class Load:
         self.in_flight = in_flight
         self.says = cost
 
+    def available(self, now: float, /) -> bool:
+        raise AssertionError(now)
+
     def cost(self, now: float, /) -> float:
         assert now == NOW_S
         return self.says

@@ -67,12 +67,22 @@ def breaker(
 
 
 def call(target: Breaker, verdict: Verdict | None, now: float = START_S) -> None:
-    """Make a call that ends at once; one that does not fail has been open."""
+    """Make a call that is over at once: it ends well, or does not open."""
     permit = target.admit(now)
     assert permit is not None
-    if verdict is not None and not verdict.trips:
-        target.opened(permit)
-    target.ended(permit, verdict, now)
+    if verdict is COMPLETED:
+        target.opened(permit, now)
+        target.ended(permit, verdict, now)
+    else:
+        target.failed(permit, verdict, now)
+
+
+def stream(target: Breaker, verdict: Verdict | None, now: float = START_S, *, lasts_s: float = 0.0) -> None:
+    """Make a call that opens, and ends as it is told."""
+    permit = target.admit(now)
+    assert permit is not None
+    target.opened(permit, now)
+    target.ended(permit, verdict, now + lasts_s)
 
 
 def tripped(now: float = START_S, *, probes: int = 1, successes: int = 2, open_for_s: float = 30.0) -> Breaker:
@@ -167,15 +177,54 @@ def test_without_limits_it_never_opens() -> None:
     assert target.wait_s(START_S) == 0.0
 
 
-def test_a_stream_that_is_cut_after_it_opened_counts() -> None:
-    target = breaker(failures=2)
+def test_streams_that_are_cut_after_they_opened_count() -> None:
+    target = breaker(failures=3, ratio=0)
     for verdict in (UPSTREAM_RESET, UPSTREAM_TRUNCATED):
-        permit = target.admit(START_S)
-        assert permit is not None
-        target.opened(permit)
-        assert target.state(START_S) is CLOSED
-        target.ended(permit, verdict, START_S + 200)
+        stream(target, verdict, lasts_s=200)
+    stream(target, COMPLETED)
+    for _ in range(3):
+        assert target.state(START_S + 200) is CLOSED
+        stream(target, UPSTREAM_RESET, lasts_s=200)
     assert target.state(START_S + 200) is OPEN
+
+
+def test_streams_that_all_opened_and_are_all_cut_long_after_count_by_their_ratio() -> None:
+    target = breaker(failures=0)
+    permits = [target.admit(START_S) for _ in range(20)]
+    for permit in permits:
+        assert permit is not None
+        target.opened(permit, START_S)
+    for permit in permits:
+        assert permit is not None
+        assert target.state(START_S + 600) is CLOSED
+        target.ended(permit, UPSTREAM_RESET, START_S + 600)
+    assert target.state(START_S + 600) is OPEN
+
+
+def test_what_the_client_does_to_a_stream_neither_counts_nor_clears_what_was_cut() -> None:
+    target = breaker(failures=2, ratio=0)
+    stream(target, UPSTREAM_RESET)
+    for verdict in (CLIENT_GONE, CLIENT_SLOW, CANCELLED, None):
+        stream(target, verdict)
+    assert target.state(START_S) is CLOSED
+    stream(target, UPSTREAM_RESET)
+    assert target.state(START_S) is OPEN
+
+
+def test_a_busy_target_that_seldom_fails_stays_closed_though_its_streams_last_for_minutes() -> None:
+    target, ends = breaker(), list[tuple[float, Permit]]()
+    for number in range(6000):
+        now = START_S + number * 0.05
+        permit = target.admit(now)
+        assert permit is not None
+        if number % 20 == 7:
+            target.failed(permit, CONNECT_RESET, now)
+        else:
+            target.opened(permit, now)
+            ends.append((now + 240.0, permit))
+        while ends[0][0] <= now:
+            target.ended(ends.pop(0)[1], COMPLETED, now)
+    assert target.state(START_S + 300) is CLOSED
 
 
 # --- open ------------------------------------------------------------------------------------------------------------
@@ -238,11 +287,11 @@ def test_two_probes_that_open_close_it() -> None:
     call(target, CONNECT_REFUSED)
     first = target.admit(START_S + 30)
     assert first is not None
-    target.opened(first)
+    target.opened(first, START_S + 30)
     assert target.state(START_S + 30) is HALF_OPEN
     second = target.admit(START_S + 31)
     assert second is not None
-    target.opened(second)
+    target.opened(second, START_S + 31)
     assert target.state(START_S + 31) is CLOSED
     assert heard == [OPEN, HALF_OPEN, CLOSED]
     for permit in (first, second):
@@ -264,7 +313,7 @@ def test_a_probe_whose_stream_is_cut_opens_it_again() -> None:
     target = tripped()
     probe = target.admit(START_S + 30)
     assert probe is not None
-    target.opened(probe)
+    target.opened(probe, START_S + 30)
     target.ended(probe, UPSTREAM_RESET, START_S + 40)
     assert target.state(START_S + 40) is OPEN
     assert target.wait_s(START_S + 40) == 60.0
@@ -292,15 +341,21 @@ def test_a_closed_breaker_has_forgotten_the_calls_before() -> None:
         assert target.state(START_S + 30) is CLOSED
 
 
-def test_a_closed_breaker_has_forgotten_what_opened_it() -> None:
+@pytest.mark.parametrize("fail", [lambda at: call(*at), lambda at: stream(*at)], ids=["unopened", "cut"])
+def test_a_closed_breaker_has_forgotten_what_opened_it(fail: Callable[[tuple[Breaker, Verdict, float]], None]) -> None:
     target = breaker(failures=5, successes=1)
     for _ in range(5):
-        call(target, CONNECT_REFUSED)
-    call(target, COMPLETED, START_S + 30)
+        fail((target, UPSTREAM_RESET, START_S))
+    assert target.state(START_S) is OPEN
+    probe = target.admit(START_S + 30)
+    assert probe is not None
+    target.opened(probe, START_S + 30)
     assert target.state(START_S + 30) is CLOSED
     for _ in range(4):
-        call(target, CONNECT_REFUSED, START_S + 30)
-    assert target.state(START_S + 30) is CLOSED
+        fail((target, UPSTREAM_RESET, START_S + 30))
+        assert target.state(START_S + 30) is CLOSED
+    fail((target, UPSTREAM_RESET, START_S + 30))
+    assert target.state(START_S + 30) is OPEN
 
 
 # --- what comes late -------------------------------------------------------------------------------------------------
@@ -318,7 +373,7 @@ def test_streams_from_before_a_trip_neither_prolong_nor_shorten_it() -> None:
     assert target.state(START_S + 30) is HALF_OPEN
     late = early[0]
     assert late is not None
-    target.opened(late)
+    target.opened(late, START_S + 31)
     target.ended(late, UPSTREAM_RESET, START_S + 31)
     assert target.state(START_S + 31) is HALF_OPEN
 
@@ -331,7 +386,7 @@ def test_a_probe_that_outlasts_a_trip_keeps_its_place_and_says_nothing() -> None
     target.ended(quick, CONNECT_REFUSED, START_S + 31)
     assert target.admit(START_S + 91) is not None
     assert target.admit(START_S + 91) is None, "the slow one is still out"
-    target.opened(slow)
+    target.opened(slow, START_S + 92)
     assert target.state(START_S + 92) is HALF_OPEN
     assert target.admit(START_S + 92) is not None
     assert target.admit(START_S + 92) is None
@@ -343,7 +398,7 @@ def test_an_old_probe_s_end_does_not_make_room_for_two() -> None:
     target = tripped()
     first = target.admit(START_S + 30)
     assert first is not None
-    target.opened(first)
+    target.opened(first, START_S + 30)
     second = target.admit(START_S + 31)
     assert second is not None
     target.ended(first, UPSTREAM_RESET, START_S + 32)
@@ -356,6 +411,7 @@ class Interleaved(RuleBasedStateMachine):
     """Calls begin, open and end in any order while time goes on."""
 
     calls: Values[Permit] = Values("calls")
+    streams: Values[Permit] = Values("streams")
 
     @initialize(probes=st.integers(1, 3), successes=st.integers(1, 3))
     def begin(self, probes: int, successes: int) -> None:
@@ -384,7 +440,7 @@ class Interleaved(RuleBasedStateMachine):
     @rule(permit=calls)
     def calls_open(self, permit: Permit) -> None:
         if permit.epoch >= 0:
-            self.target.opened(permit)
+            self.target.opened(permit, START_S)
 
     @rule(permit=consumes(calls), verdict=st.sampled_from([COMPLETED, UPSTREAM_RESET, CLIENT_GONE, None]))
     def calls_end(self, permit: Permit, verdict: Verdict | None) -> None:
@@ -409,7 +465,7 @@ class Interleaved(RuleBasedStateMachine):
         if not hasattr(self, "target"):
             return
         for permit in self.out:
-            self.target.ended(permit, None, self.now)
+            self.target.failed(permit, None, self.now)
         assert self.target.admits(self.now + LONGEST_S), "whatever happened, it can be tried again"
 
 

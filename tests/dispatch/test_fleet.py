@@ -28,7 +28,7 @@ def trip(target: TargetState, now: float = START_S) -> None:
     while target.breaker.state(now) is BreakerState.CLOSED:
         permit = target.breaker.admit(now)
         assert permit is not None
-        target.breaker.ended(permit, CONNECT_REFUSED, now)
+        target.breaker.failed(permit, CONNECT_REFUSED, now)
 
 
 # --- how quick it is -------------------------------------------------------------------------------------------------

@@ -146,6 +146,27 @@ def test_without_a_target_or_a_budget_the_first_goes_on_alone(why: str) -> None:
     run_virtual(work)
 
 
+@pytest.mark.parametrize("later", ["fine", "cooling"])
+def test_a_target_whose_hedge_could_not_be_paid_for_is_still_there_to_fall_back_on(later: str) -> None:
+    async def work() -> None:
+        slow = RetryBudgetSettings(rate_per_second=1, burst=1, ratio=0)
+        late = fails(AttemptFailed(FIRST_TOKEN_TIMEOUT), after_s=2.0)
+        inner = ByProvider(a=ScriptedService(late), b=ScriptedService(), c=ScriptedService())
+        room = hedging(inner, A, B, Target("c", "m", priority=1), settings=Settings(retry=ONCE.retry, budget=slow))
+        assert room.state(B).budget.take(room.clock())
+        exchange = Open(room)
+        await exchange.at(1)
+        assert hedges(room) == {"denied": 1}
+        if later == "cooling":
+            room.state(B).cool(room.clock() + 60)
+        await exchange.at(3)
+        assert exchange.served() == ("b" if later == "fine" else "c")
+        assert len(exchange.records) == 2
+        await exchange.end()
+
+    run_virtual(work)
+
+
 # --- who wins --------------------------------------------------------------------------------------------------------
 
 

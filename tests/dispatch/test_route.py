@@ -66,7 +66,7 @@ def trip(state: TargetState, now: float = NOW_S) -> None:
     while state.breaker.state(now) is BreakerState.CLOSED:
         permit = state.breaker.admit(now)
         assert permit is not None
-        state.breaker.ended(permit, CONNECT_REFUSED, now)
+        state.breaker.failed(permit, CONNECT_REFUSED, now)
 
 
 def at(target: Target, priority: int, weight: int = 1) -> Target:
@@ -132,6 +132,12 @@ def test_an_open_breaker_and_a_target_that_cools_are_skipped_until_they_are_over
     assert routing.order() == [last]
     assert routing.order(NOW_S + 10) == [B, last]
     assert {target.provider for target in routing.order(NOW_S + 40)} == {"a", "b", "c"}
+
+
+def test_those_that_are_left_share_the_turns_of_the_one_that_is_skipped() -> None:
+    routing = Routing(A, B, C)
+    routing.state(A).cool(NOW_S + 10)
+    assert Counter(routing.order()[0].provider for _ in range(10)) == {"b": 5, "c": 5}
 
 
 def test_what_becomes_unable_while_the_exchange_goes_on_is_skipped_too() -> None:
@@ -224,8 +230,8 @@ def sticky(by: str = "user") -> Routing:
 
 def test_a_user_stays_with_a_target_and_users_spread() -> None:
     routing = sticky()
-    firsts = [routing.first(user=f"user {number % 40}") for number in range(80)]
-    assert firsts[:40] == firsts[40:]
+    firsts = [routing.first(user=f"user {number % 37}") for number in range(74)]
+    assert firsts[:37] == firsts[37:]
     assert len({target.provider for target in firsts}) == 5
 
 
@@ -235,16 +241,16 @@ def test_a_header_may_decide_whatever_its_case() -> None:
     def first(value: bytes, user: str) -> Target | None:
         return routing.router.plan(asked(routing.model, user=user, headers={b"x-session": value})).next(NOW_S)
 
-    firsts = [first(b"s%d" % (number % 40), f"user {number}") for number in range(80)]
-    assert firsts[:40] == firsts[40:]
+    firsts = [first(b"s%d" % (number % 37), f"user {number}") for number in range(74)]
+    assert firsts[:37] == firsts[37:]
     assert len(set(firsts)) == 5
 
 
 @pytest.mark.parametrize("by", ["user", "x-session"])
 def test_who_does_not_say_stays_by_the_key(by: str) -> None:
     routing = sticky(by)
-    firsts = [routing.first(key_id=f"key {number % 40}") for number in range(80)]
-    assert firsts[:40] == firsts[40:]
+    firsts = [routing.first(key_id=f"key {number % 37}") for number in range(74)]
+    assert firsts[:37] == firsts[37:]
     assert len(set(firsts)) == 5
 
 

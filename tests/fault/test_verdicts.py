@@ -159,7 +159,7 @@ async def after_a_trip(running: Running) -> Reply:
     breaker, now = running.tidegate.fleet.breaker_of(("main", "mock")), running.tidegate.clock()
     permit = breaker.admit(now)
     assert permit is not None
-    breaker.ended(permit, TABLE["upstream_failed"], now)
+    breaker.failed(permit, TABLE["upstream_failed"], now)
     return await ask(running.port, chat())
 
 

@@ -16,7 +16,7 @@ BASE = {
     "retry": {"max_attempts": 3, "initial_delay": 0.1, "max_delay": 1.0, "max_retry_after": 5.0},
     "retry_budget": {"rate_per_second": 5, "burst": 20, "ratio": 0.2},
     "slots": {"max_streams": 80, "max_queue": 50, "max_queue_wait": 2.0},
-    "breaker": {"failures": 8, "ratio": 0.7, "min_calls": 20, "open_for": 3.0},
+    "breaker": {"failures": 2, "ratio": 0.7, "min_calls": 20, "open_for": 3.0},
     "timeouts": {"connect": 1.0, "headers": 2.0, "first_token": 3.0, "idle": 4.0, "total": 20.0},
 }
 LIMITS = {"rate": [{"by": "ip", "requests_per_minute": 6000, "max_streams": 60, "tokens_per_minute": 30_000_000}]}
@@ -74,7 +74,7 @@ def check_zero(simulation: Simulation, loop: VirtualLoop) -> None:
         assert state.in_flight == 0
         permit = state.breaker.admit(now + 1000.0)
         assert permit is not None, "no probe's place is kept"
-        state.breaker.ended(permit, None, now)
+        state.breaker.failed(permit, None, now)
     assert all(0 <= budget.available(now) <= budget.settings.burst for budget in fleet.budgets.values())
     assert admission.inside == set()
     assert simulation.process.finishing.streams == 0

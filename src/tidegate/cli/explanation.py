@@ -1,13 +1,30 @@
 """`tidegate explain MODEL`: what the configuration makes of a request for a model, from its settings alone."""
 
+import textwrap
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 import typer
 
 from tidegate.admission.catalogue import Catalogue
 from tidegate.config import Config, ProviderSettings, written_duration
 from tidegate.exchange import Model, Target
-from tidegate.verdict import TABLE, Again, Refused, Verdict
+from tidegate.verdict import (
+    BAD_FRAME,
+    TABLE,
+    TOTAL_TIMEOUT,
+    UPSTREAM_RATE_LIMITED,
+    UPSTREAM_RESET,
+    UPSTREAM_TRUNCATED,
+    Again,
+    Refused,
+    Verdict,
+)
+
+WIDTH: Final = 116
+"""Columns that sentences are wrapped at."""
+EITHER: Final = (UPSTREAM_TRUNCATED, UPSTREAM_RESET, TOTAL_TIMEOUT, BAD_FRAME)
+"""What can happen before the first content and after it."""
 
 Row = tuple[str, ...]
 
@@ -23,95 +40,152 @@ def explain(config: Config, name: str) -> int:
         typer.echo(f"error: no model {name!r} in this configuration; it has {known}", err=True)
         return 2
     providers = {provider.name: provider for provider in config.providers}
-    for title, rows in (
-        (f"A request for {name}", list(_about(model))),
-        ("The stack, outermost first", list(_stack(config, model, providers))),
-        ("Targets, in the order of their priority", list(_targets(model, providers))),
-        ("What each verdict does", list(_verdicts(model, providers))),
-    ):
-        typer.echo(title)
-        _print(rows)
+    _print(f"A request for {name}", list(_about(model)))
+    _print("The stack, outermost first", list(_stack(config)))
+    typer.echo("Targets, in the order of their priority")
+    for target in sorted(model.targets, key=lambda target: target.priority):
+        _print(f"  {target.provider}/{target.model}", list(_target(target, providers[target.provider])), indent=4)
+    _print("What follows a failure before the first content", list(_failures(model, providers)))
+    for sentence in _rules(model):
+        typer.echo(textwrap.fill(sentence, WIDTH, initial_indent="  ", subsequent_indent="    "))
+    typer.echo("")
+    _print("What ends a stream whose content is on its way", list(_endings()))
+    _print("What is told before any target is asked", list(_refusals()))
     return 0
 
 
-def _print(rows: Sequence[Row]) -> None:
+def _print(title: str, rows: Sequence[Row], indent: int = 2) -> None:
+    """Print rows in columns, the last of them wrapped."""
+    typer.echo(title)
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
     for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        typer.echo("  " + "  ".join([*cells, row[-1]]).rstrip())
+        cells = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False))
+        begin = f"{' ' * indent}{cells}  "
+        typer.echo(textwrap.fill(row[-1], WIDTH, initial_indent=begin, subsequent_indent=" " * len(begin)))
     typer.echo("")
 
 
 def _about(model: Model) -> Iterator[Row]:
-    yield "model", model.name
     sticks = f", by {model.sticky_by}" if model.balance == "sticky" else ""
-    yield "balance", f"{model.balance}{sticks}" if len(model.targets) > 1 else "one target: nothing to choose"
-    yield "hedge", f"after {written_duration(model.hedge_after_s)}" if model.hedge_after_s else "off"
+    hedged = f"after {written_duration(model.hedge_after_s)} without content another target is asked beside the first"
+    yield "model", model.name
+    yield "balance", f"{model.balance}{sticks}" if _several(model) else "one target: nothing to choose"
+    yield "hedge", hedged if model.hedge_after_s else "off"
 
 
-def _stack(config: Config, model: Model, providers: dict[str, ProviderSettings]) -> Iterator[Row]:
-    limits, server = config.limits, config.server
-    whole = written_duration(server.request_timeout_s) if server.request_timeout_s else "no limit"
-    used = [providers[target.provider] for target in model.targets]
-    yield "admission", f"{config.auth.mode}; {limits.max_connections or 'any number of'} connections, " + _rates(config)
-    yield "turn", f"route, retry, fall back; the whole exchange: {whole} (server.request_timeout)"
-    bounded = any(p.slots.max_streams for p in used) or any(target.max_streams for target in model.targets)
-    yield "slots", "each attempt holds one to the end of its stream" if bounded else "no limit (slots.max_streams is 0)"
+def _stack(config: Config) -> Iterator[Row]:
+    whole, limits = config.server.request_timeout_s, config.limits
+    crowd = f"{limits.max_connections} connections" if limits.max_connections else "any number of connections"
+    rates = ", ".join(rule.by for rule in limits.rate)
+    yield "admission", f"auth.mode {config.auth.mode}; {crowd}; rates {f'by {rates}' if rates else 'without limit'}"
+    yield "turn", f"route, retry, fall back, hedge; {_limit(whole)} for the whole exchange (server.request_timeout)"
+    yield "slots", "each attempt holds one where there is a limit, to the end of its stream"
     yield "breaker", "each attempt needs the permit of its target's breaker"
-    yield "deadlines", "connect, headers, first_token, total while it opens; idle and total while it streams"
-    yield "opening", "signed anew for each attempt; held until the first content"
+    yield "deadlines", "each phase of an attempt has its own"
+    yield "opening", "each attempt is signed anew, and held back until its first content"
 
 
-def _rates(config: Config) -> str:
-    rules = [f"by {rule.by}" for rule in config.limits.rate]
-    return f"rates {', '.join(rules)}" if rules else "no rates"
+def _limit(seconds: float) -> str:
+    return written_duration(seconds) if seconds else "no limit"
 
 
-def _targets(model: Model, providers: dict[str, ProviderSettings]) -> Iterator[Row]:
-    yield "priority", "weight", "target", "attempts", "extra attempts", "streams", "breaker", "first_token, idle, total"
-    for target in sorted(model.targets, key=lambda target: target.priority):
-        yield _target(target, providers[target.provider])
-
-
-def _target(target: Target, provider: ProviderSettings) -> Row:
-    budget, slots, breaker, limits = provider.retry_budget, provider.slots, provider.breaker, target.timeouts
-    streams = " and ".join(str(number) for number in (target.max_streams, slots.max_streams) if number) or "no limit"
-    rule = (
-        f"{breaker.failures} in a row, {breaker.ratio:g} of {breaker.min_calls}, {written_duration(breaker.open_for_s)}"
+def _target(target: Target, provider: ProviderSettings) -> Iterator[Row]:
+    retry, budget, timeouts = provider.retry, provider.retry_budget, target.timeouts
+    never = "" if target.weight else ": never asked"
+    yield "asked", f"priority {target.priority}, weight {target.weight}{never}"
+    if retry.max_attempts > 1:
+        delays = f"up to {written_duration(retry.initial_delay_s)}, doubled each time to {written_duration(retry.max_delay_s)}"
+        yield "retry", f"{retry.max_attempts} attempts in all, a random wait of {delays} between them"
+    else:
+        yield "retry", "none"
+    extra = f"{budget.burst:g} extra attempts, and {budget.rate_per_second:g} a second"
+    yield "budget", f"{extra}, and {budget.ratio:g} for each first attempt; shared by all models of {provider.name}"
+    yield "slots", _slots(target, provider)
+    yield "breaker", _breaker(provider)
+    phases = (
+        ("connect", timeouts.connect_s),
+        ("headers", timeouts.headers_s),
+        ("first_token", timeouts.first_token_s),
+        ("idle", timeouts.idle_s),
+        ("total", timeouts.total_s),
+        ("response", timeouts.response_s),
     )
-    return (
-        str(target.priority),
-        str(target.weight),
-        f"{target.provider}/{target.model}",
-        str(provider.retry.max_attempts),
-        f"{budget.burst:g} + {budget.rate_per_second:g}/s + {budget.ratio:g} of the first",
-        streams,
-        rule if breaker.failures or breaker.ratio else "off",
-        ", ".join(written_duration(seconds) for seconds in (limits.first_token_s, limits.idle_s, limits.total_s)),
-    )
+    yield "deadlines", ", ".join(f"{name} {_limit(seconds)}" for name, seconds in phases)
 
 
-def _verdicts(model: Model, providers: dict[str, ProviderSettings]) -> Iterator[Row]:
+def _slots(target: Target, provider: ProviderSettings) -> str:
+    own, shared = target.max_streams, provider.slots.max_streams
+    streams = [f"{own} streams"] * bool(own) + [f"{shared} streams of all models of {provider.name}"] * bool(shared)
+    if not streams:
+        return "no limit"
+    wait = provider.slots.max_queue_wait_s
+    patience = f"for {written_duration(wait)}" if wait else "as long as they like"
+    return f"{' and '.join(streams)} at a time; {provider.slots.max_queue} may wait, {patience}"
+
+
+def _breaker(provider: ProviderSettings) -> str:
+    breaker, opens = provider.breaker, list[str]()
+    if breaker.failures:
+        opens.append(f"{breaker.failures} failures in a row")
+    if breaker.ratio:
+        window = written_duration(breaker.window_s)
+        opens.append(f"{breaker.ratio:.0%} of at least {breaker.min_calls} calls in {window}")
+    if not opens:
+        return "off"
+    pause = written_duration(breaker.open_for_s)
+    return f"opens after {' or '.join(opens)}, for {pause} at first; closes after {breaker.successes} good probes"
+
+
+def _several(model: Model) -> bool:
+    return sum(target.weight > 0 for target in model.targets) > 1
+
+
+def _failures(model: Model, providers: dict[str, ProviderSettings]) -> Iterator[Row]:
     yield "code", "status", "breaker", "then"
-    attempts = max(providers[target.provider].retry.max_attempts for target in model.targets)
-    several = sum(target.weight > 0 for target in model.targets) > 1
+    attempts = {max(1, providers[target.provider].retry.max_attempts) for target in model.targets if target.weight}
     for verdict in TABLE.values():
-        if verdict.stage in ("opening", "streaming") or verdict.again is Again.ELSEWHERE:
-            counts = "counts" if verdict.trips else "-"
-            then = _then(verdict, attempts, several=several)
-            if verdict.stage == "streaming":
-                then = f"with content on its way: an error frame, and nothing else; before: {then}"
-            yield verdict.code, str(verdict.status), counts, then
+        if verdict.stage == "opening" or verdict in EITHER or verdict.again is Again.ELSEWHERE:
+            then = _then(verdict, attempts, several=_several(model))
+            yield verdict.code, str(verdict.status), "counts" if verdict.trips else "-", then
 
 
-def _then(verdict: Verdict, attempts: int, *, several: bool) -> str:
-    """Say what follows a verdict before the first content."""
+def _then(verdict: Verdict, attempts: set[int], *, several: bool) -> str:
+    """Say what follows a verdict before the first content. Shape: `attempts` are those that targets are given."""
     if verdict.again is Again.NEVER:
-        return "the client is told; nothing else is tried, and x-should-retry is false"
+        return "the client is told, with x-should-retry: false"
     if verdict.again is Again.ELSEWHERE:
         return "the next target at once" if several else "the client is told: there is no other target"
-    if verdict.code == "upstream_rate_limited":
-        here = "after Retry-After up to retry.max_retry_after"
-        return f"the next target at once, this one rests; without another: again {here}" if several else f"again {here}"
-    here = f"again here, {attempts} attempts in all" if attempts > 1 else "not tried again here"
-    return f"{here}; then the next target" if several else here
+    again = f"here again, {max(attempts)} attempts in all" if len(attempts) == 1 else "here again, as its retry says"
+    if max(attempts) == 1:
+        return "the next target at once" if several else "the client is told: one attempt is all"
+    if verdict is UPSTREAM_RATE_LIMITED and several:
+        return f"the next target at once; where there is none, {again}"
+    return f"{again}; then the next target" if several else again
+
+
+def _rules(model: Model) -> Iterator[str]:
+    if _several(model):
+        yield "A failure with a Retry-After goes to the next target at once, and is waited for only where there is none."
+        yield "Targets are skipped while their breaker is open, and after a 429 until its Retry-After has passed."
+    yield "A Retry-After above retry.max_retry_after, or beyond the exchange's own deadline, is not waited for."
+    yield (
+        "An attempt after one that was sent is paid for by its target's budget; when that is empty, the client is told at "
+        "once, with x-should-retry: false."
+    )
+
+
+def _endings() -> Iterator[Row]:
+    yield "code", "breaker", "then"
+    for verdict in TABLE.values():
+        if verdict.stage == "streaming" or verdict is BAD_FRAME:
+            then = "an error frame with this code, and the end; nothing is tried again"
+            yield verdict.code, "counts" if verdict.trips else "-", then
+
+
+def _refusals() -> Iterator[Row]:
+    codes: dict[int, list[str]] = {}
+    for verdict in TABLE.values():
+        if verdict.stage == "refusal" and verdict.again is not Again.ELSEWHERE:
+            codes.setdefault(verdict.status, []).append(verdict.code)
+    for status in sorted(codes):
+        yield str(status), ", ".join(codes[status])

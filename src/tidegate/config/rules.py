@@ -107,10 +107,11 @@ def _key_file(spot: Spot) -> str:
         return missing
     try:
         with Path(spot.value).open("rb") as file:
-            text = file.read(MAX_KEY_FILE_BYTES).decode("latin-1").strip()
+            data = file.read(MAX_KEY_FILE_BYTES + 1)
     except OSError as error:
         return f"the file cannot be read: {error.strerror}"
-    return "" if _VISIBLE.fullmatch(text) else "expected a file that holds a key of visible ASCII characters alone"
+    good = len(data) <= MAX_KEY_FILE_BYTES and _VISIBLE.fullmatch(data.decode("latin-1").strip())
+    return "" if good else "expected a file that holds a key of visible ASCII characters alone"
 
 
 def _digest(spot: Spot) -> str:

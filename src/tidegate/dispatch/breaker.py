@@ -53,25 +53,28 @@ class _Window:
         self._slice_s = max(window_s, 0.001) / SLICES
         self._slices = [[-1, 0, 0] for _ in range(SLICES)]
 
-    def add(self, now: float, *, failed: bool) -> None:
+    def add(self, now: float, *, calls: int = 0, failures: int = 0) -> None:
         number = int(now / self._slice_s)
         piece = self._slices[number % SLICES]
         if piece[0] != number:
             piece[:] = [number, 0, 0]
-        piece[1] += 1
-        piece[2] += failed
+        piece[1] += calls
+        piece[2] += failures
 
     def totals(self, now: float) -> tuple[int, int]:
-        """Give the calls and the failures in the window."""
+        """Give the calls and the failures in the window. Shape: a stream that is cut may have opened before it."""
         oldest = int(now / self._slice_s) - SLICES
         recent = [piece for piece in self._slices if piece[0] > oldest]
-        return sum(piece[1] for piece in recent), sum(piece[2] for piece in recent)
+        failures = sum(piece[2] for piece in recent)
+        return max(failures, sum(piece[1] for piece in recent)), failures
 
 
 class Breaker:
     """The breaker of one target.
 
-    Holds: results count only in the epoch of their permit, so that streams from before a trip do not prolong it.
+    Holds: results count only in the epoch of their permit, so that streams from before a trip do not prolong it. A call is
+    good from the moment it opens until its stream is cut: streams last for minutes, failures come at once, and were the
+    good ones only counted when they are over, a target that is busy and well would look like one that always fails.
     """
 
     def __init__(self, settings: BreakerSettings, on_change: Callable[[BreakerState], None] = lambda _: None) -> None:
@@ -80,7 +83,8 @@ class Breaker:
         self._state = BreakerState.CLOSED
         self._everyday = Permit(0)
         self._window = _Window(settings.window_s)
-        self._in_a_row = 0
+        self._unopened = 0
+        self._cut = 0
         self._trips = 0
         self._until = 0.0
         self._probing = 0
@@ -103,7 +107,7 @@ class Breaker:
         return self.state(now) is BreakerState.HALF_OPEN and self._probing < max(1, self.settings.probes)
 
     def admit(self, now: float) -> Permit | None:
-        """Let a call through, or not. Holds: each permit is answered by `ended` once."""
+        """Let a call through, or not. Holds: each permit is answered by `failed`, or by `opened` and then `ended`."""
         if self._state is BreakerState.CLOSED:
             return self._everyday
         if not self.admits(now):
@@ -114,26 +118,37 @@ class Breaker:
         self._probing += 1
         return Permit(self._everyday.epoch, probe=True)
 
-    def opened(self, permit: Permit) -> None:
+    def opened(self, permit: Permit, now: float) -> None:
         """Take the first content of a call: what a probe is there to see."""
-        if not permit.probe:
-            return
         self._free(permit)
-        if self._is_current(permit) and self._state is BreakerState.HALF_OPEN:
+        if not self._is_current(permit):
+            return
+        self._unopened = 0
+        self._window.add(now, calls=1)
+        if self._state is BreakerState.HALF_OPEN:
             self._successes += 1
             if self._successes >= self.settings.successes:
                 self._close()
 
+    def failed(self, permit: Permit, verdict: Verdict | None, now: float) -> None:
+        """Take why a call did not open. Shape: None, a client's doing and a 429 say nothing about the target."""
+        self._free(permit)
+        if verdict is not None and verdict.trips and self._is_current(permit):
+            self._unopened += 1
+            self._window.add(now, calls=1, failures=1)
+            self._judge(self._unopened, now)
+
     def ended(self, permit: Permit, verdict: Verdict | None, now: float) -> None:
-        """Take how a call's stream ended. Shape: None, a client's doing and a 429 say nothing about the target."""
+        """Take how the stream of a call ended that had opened. Shape: as for `failed`."""
         self._free(permit)
         if verdict is None or not self._is_current(permit):
             return
-        if verdict.trips:
-            self._fail(now)
-        elif verdict is COMPLETED:
-            self._in_a_row = 0
-            self._window.add(now, failed=False)
+        if verdict is COMPLETED:
+            self._cut = 0
+        elif verdict.trips:
+            self._cut += 1
+            self._window.add(now, failures=1)
+            self._judge(self._cut, now)
 
     def _is_current(self, permit: Permit) -> bool:
         return permit.epoch == self._everyday.epoch
@@ -143,14 +158,10 @@ class Breaker:
             permit.probe = False
             self._probing -= 1
 
-    def _fail(self, now: float) -> None:
+    def _judge(self, in_a_row: int, now: float) -> None:
+        """Open after a failure that is one too many."""
         settings = self.settings
-        if self._state is BreakerState.HALF_OPEN:
-            self._trip(now)
-            return
-        self._in_a_row += 1
-        self._window.add(now, failed=True)
-        if settings.failures and self._in_a_row >= settings.failures:
+        if self._state is BreakerState.HALF_OPEN or (settings.failures and in_a_row >= settings.failures):
             self._trip(now)
         elif settings.ratio:
             calls, failures = self._window.totals(now)
@@ -166,7 +177,7 @@ class Breaker:
         self._become(BreakerState.OPEN)
 
     def _close(self) -> None:
-        self._trips = self._in_a_row = 0
+        self._trips = self._cut = 0
         self._window = _Window(self.settings.window_s)
         self._become(BreakerState.CLOSED)
 
@@ -232,9 +243,9 @@ class _Permitted:
         try:
             stream = await self._context.__aenter__()
         except BaseException as error:
-            breaker.ended(permit, error.verdict if isinstance(error, AttemptFailed) else None, self._clock())
+            breaker.failed(permit, error.verdict if isinstance(error, AttemptFailed) else None, self._clock())
             raise
-        breaker.opened(permit)
+        breaker.opened(permit, self._clock())
         return stream
 
     async def __aexit__(

@@ -90,7 +90,7 @@ async def race(
             if second is not None:
                 runners.append(Runner(second, tasks))
         decisive, result = await _first_open(runners)
-        await _break_off(runner for runner in runners if runner is not decisive or isinstance(result, AttemptFailed))
+        await _break_off(runner for runner in runners if runner is not decisive)
     except BaseException:
         await _break_off(runners)
         raise

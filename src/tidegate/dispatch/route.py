@@ -43,7 +43,7 @@ class Router:
 class Plan:
     """The targets of one exchange in the order they are to be tried, each once."""
 
-    __slots__ = ("_admitted", "_groups", "_left", "_model", "_router")
+    __slots__ = ("_admitted", "_back", "_groups", "_left", "_model", "_router")
 
     def __init__(self, router: Router, admitted: Admitted) -> None:
         self._router = router
@@ -51,9 +51,13 @@ class Plan:
         self._model = admitted.model
         self._groups: Iterator[Group] = iter(router.groups(admitted.model))
         self._left: Iterator[Member] = iter(())
+        self._back: Target | None = None
 
     def next(self, now: float) -> Target | None:
         """Give the next target that can be called now; None when none is left."""
+        back, self._back = self._back, None
+        if back is not None and self._router.fleet[back.key].available(now):
+            return back
         while True:
             for member in self._left:
                 if member.load.available(now):
@@ -63,6 +67,10 @@ class Plan:
                 return None
             able = [member for member in group.members if member.load.available(now)]
             self._left = iter(group.order(able, self._sticky_key(), now))
+
+    def give_back(self, target: Target) -> None:
+        """Take a target back that was not tried after all: it is the next one again."""
+        self._back = target
 
     def unavailable(self, now: float) -> AttemptFailed:
         """Give why there was no target to begin with, and when there may be one."""

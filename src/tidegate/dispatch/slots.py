@@ -43,8 +43,8 @@ class Slots:
         return len(self._line) >= self.settings.max_queue
 
     def take_nowait(self) -> bool:
-        """Take a slot if one is free and nobody waits for it."""
-        if self._line or self.in_use >= self._limit:
+        """Take a slot if one is free; while anybody waits none is."""
+        if self.in_use >= self._limit:
             return False
         self._lend()
         return True

@@ -156,6 +156,8 @@ class _Turn:
             now = rules.clock()
             target = self._plan.next(now)
             if target is None or not rules.router.fleet[target.key].budget.take(now):
+                if target is not None:
+                    self._plan.give_back(target)
                 rules.counts.hedged("denied")
                 return None
             rivals.append(self._trial(target, hedge=True))

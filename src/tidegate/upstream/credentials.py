@@ -56,6 +56,7 @@ class KeyFile:
 
     def _read(self) -> None:
         with self._path.open("rb") as file:
-            text = file.read(MAX_BYTES).decode("latin-1").strip()
-        if _VISIBLE.fullmatch(text) and text not in self._keys[:1]:
+            data = file.read(MAX_BYTES + 1)
+        text = data.decode("latin-1").strip()
+        if len(data) <= MAX_BYTES and _VISIBLE.fullmatch(text) and text not in self._keys[:1]:
             self._keys = (text, *self._keys[:1])
