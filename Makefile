@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench microbench soak docs fmt clean servers
+.PHONY: help run test check bench microbench soak chaos load docs fmt clean servers
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,6 +49,16 @@ microbench: $(VENV)/.test ## micro-benchmarks of the hot functions, beside publi
 
 soak: $(VENV)/.test ## ten minutes of mixed streams with random faults; everything must come back to zero
 	$(BIN)/python tests/soak.py $(ARGS)
+
+chaos: $(VENV)/.test ## five minutes of providers that fail, stall, refuse and come back, and 300 clients
+	$(BIN)/python tests/chaos.py $(ARGS)
+
+$(VENV)/.load: $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group load
+	@touch $@
+
+load: $(VENV)/.load ## locust: 10 to 500 users in a minute, judged by service levels; ARGS="--profile spike"
+	$(BIN)/python load/run.py $(ARGS)
 
 docs: $(VENV)/.test ## write the generated pages (docs/verdicts.md) anew
 	$(BIN)/python scripts/generate-docs

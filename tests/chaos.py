@@ -7,6 +7,7 @@ one provider fine at any time; what the gateway owes its clients then is judged 
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
 import random
 import re
@@ -38,7 +39,9 @@ DEADLINE_S: Final = 12.0
 OWN_DEADLINE_S: Final = 1.5
 SLACK_S: Final = 1.0
 """What a busy machine may add to a deadline."""
-RATE, BURST, RATIO = 5.0, 10.0, 0.2
+RATE: Final = 5.0
+BURST: Final = 10.0
+RATIO: Final = 0.2
 SETTLE_S: Final = 8.0
 """How long after its return a provider may still be avoided: its breaker opens for as long again as the fault lasted."""
 FAULT_S: Final = (1.0, 5.0)
@@ -58,12 +61,12 @@ models:
     targets: [{provider: a}, {provider: b}, {provider: c}]
 """
 PROVIDER: Final = """
-  - name: %s
+  - name: %(name)s
     kind: mock
-    base_url: http://127.0.0.1:%d/v1
+    base_url: http://127.0.0.1:%(port)d/v1
     timeouts: {connect: 1s, headers: 1s, first_token: 1s, idle: 1s, total: 10s, response: 2s}
     retry: {max_attempts: 2, initial_delay: 250ms, max_delay: 1s, max_retry_after: 2s}
-    retry_budget: {rate_per_second: 5, burst: 10, ratio: 0.2}
+    retry_budget: {rate_per_second: %(rate)s, burst: %(burst)s, ratio: %(ratio)s}
     slots: {max_streams: 80, max_queue: 1000, max_queue_wait: 5s}
     breaker: {failures: 5, open_for: 500ms, window: 10s}
 """
@@ -348,7 +351,8 @@ class Site:
 
     def config(self) -> str:
         """Give the gateway's configuration."""
-        providers = "".join(PROVIDER % (name, gate.port) for name, gate in self.gates.items())
+        budget = {"rate": RATE, "burst": BURST, "ratio": RATIO}
+        providers = "".join(PROVIDER % {"name": name, "port": gate.port, **budget} for name, gate in self.gates.items())
         return CONFIG % {"deadline": DEADLINE_S, "providers": providers}
 
     async def suffer(self, fault: Fault) -> None:
@@ -490,7 +494,7 @@ async def settled(ops_port: int) -> Metrics:
 async def report(site: Site, crowd: Crowd, ops_port: int) -> None:
     """Tell every ten seconds how it goes."""
     lowest = BURST
-    for turn in range(1, 1 << 30):
+    for turn in itertools.count(1):
         await asyncio.sleep(0.5)
         metrics = await scrape(ops_port)
         lowest = min([lowest, *(value for name, _, value in metrics if name == "tidegate_retry_budget_available")])

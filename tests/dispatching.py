@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from random import Random
 from typing import Any
 
+import pytest
 from msgspec import Struct, structs
 
 from tidegate.dispatch.breaker import Breaker, breaking
@@ -20,7 +21,7 @@ from tidegate.dispatch.turn import Rules, directing
 from tidegate.exchange import Admitted, Attempt, Ending, Model, Stream, Target
 from tidegate.tasks import Tasks
 from tidegate.testing.services import Act, ScriptedService, admitted_at
-from tidegate.verdict import COMPLETED
+from tidegate.verdict import COMPLETED, AttemptFailed
 
 A, B, C = Target("a", "m"), Target("b", "m"), Target("c", "m")
 WALL_S = 1_700_000_000.0
@@ -167,3 +168,32 @@ class Room:
 def fails(error: BaseException, *, after_s: float = 0.0, sent: bool = True) -> Act:
     """Give an act that fails."""
     return Act(stall_s=after_s, raises=error, sent=sent)
+
+
+def only(burst: float, *, rate: float = 0.0, ratio: float = 0.0) -> Settings:
+    """Give settings with a small budget."""
+    return Settings(budget=RetryBudgetSettings(rate_per_second=rate, burst=burst, ratio=ratio))
+
+
+def wait(value: object) -> tuple[tuple[bytes, bytes], ...]:
+    """Give the header with which a provider asks for a pause."""
+    return ((b"retry-after", str(value).encode()),)
+
+
+def said(failed: AttemptFailed) -> dict[bytes, bytes]:
+    """Give the headers that a failure adds to the answer."""
+    assert len(dict(failed.headers)) == len(failed.headers), "no header is said twice"
+    return dict(failed.headers)
+
+
+async def failing(room: Room, **members: Any) -> AttemptFailed:
+    """Have an exchange that fails; gives how. Holds: nothing is held after it."""
+    with pytest.raises(AttemptFailed) as caught:
+        await room.exchange(room.admitted(**members))
+    assert room.held() == {}
+    return caught.value
+
+
+def asked(inner: ScriptedService) -> list[str]:
+    """Give which providers were asked, in order."""
+    return [visit.attempt.target.provider for visit in inner.visits if visit.entries]

@@ -8,7 +8,7 @@ import yaml
 from processes import PLAIN, tidegate, write_config
 from tidegate import __version__
 
-COMMANDS = ("serve", "demo", "mock", "check", "keys", "keys hash", "bench", "version")
+COMMANDS = ("serve", "demo", "mock", "explain", "check", "keys", "keys hash", "bench", "version")
 
 pytestmark = pytest.mark.slow
 
