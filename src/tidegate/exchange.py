@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Literal, Protocol
 
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 
 from tidegate.kernel.units import Duration
 from tidegate.verdict import Fault, Verdict
@@ -58,7 +58,7 @@ class Target(Struct, frozen=True):
     """Where a model's requests go: a provider's name, and the model's name there.
 
     Shape: `name` is the configured one, under which its state is kept where `model` came with the request; lower
-    `priority` is asked first; `max_streams` 0 is no limit.
+    `priority` is asked first; `max_streams` 0 is no limit. `key` is what its state is kept under, and follows from the rest.
     """
 
     provider: str
@@ -68,11 +68,11 @@ class Target(Struct, frozen=True):
     weight: int = 1
     priority: int = 0
     max_streams: int = 0
+    key: tuple[str, str] = ("", "")
 
-    @property
-    def key(self) -> tuple[str, str]:
-        """What its state is kept under."""
-        return self.provider, self.name or self.model
+    def __post_init__(self) -> None:
+        """Make the key once: every layer asks for it."""
+        structs.force_setattr(self, "key", (self.provider, self.name or self.model))
 
 
 class Model(Struct, frozen=True):

@@ -18,7 +18,9 @@ class Tasks:
 
     def start(self, work: Coroutine[Any, Any, object]) -> None:
         """Start a task that this owner holds until it ends."""
-        self.spawn(work)  # type: ignore[unused-awaitable]
+        task = asyncio.get_running_loop().create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Start a task as `start` does, and give it to who will wait for it."""

@@ -194,10 +194,12 @@ def test_targets_are_told_with_all_that_is_set_about_them(capsys: pytest.Capture
 
 
 def test_a_model_with_one_target_that_is_ever_asked_has_no_next(capsys: pytest.CaptureFixture[str]) -> None:
-    models = [{"name": "m", "targets": [{"provider": "main"}, {"provider": "main", "model": "x", "weight": 0}]}]
-    explain(make_config("http://unused", models=models), "m")
+    providers = [{"name": "main"}, {"name": "resting", "retry": {"max_attempts": 4}}]
+    models = [{"name": "m", "targets": [{"provider": "main"}, {"provider": "resting", "weight": 0}]}]
+    explain(make_config("http://unused", providers=providers, models=models), "m")
     said = capsys.readouterr().out
     assert "next target" not in said
+    assert then(said, "upstream_failed") == "the client is told: one attempt is all"
     assert rows(said, "A request for m")["balance"] == ["one target: nothing to choose"]
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import ssl
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import yaml
 
 from certificates import Authority
 from harness import chat
-from processes import PLAIN, Served, fetch, get, serving, write_config
+from processes import PLAIN, WAIT_S, Served, fetch, get, serving, write_config
 
 pytestmark = pytest.mark.slow
 
@@ -36,9 +37,11 @@ def told(served: Served, event: str) -> list[str]:
 
 def reload(served: Served, event: str = "reloaded") -> list[str]:
     """Send the signal, and wait until it is told what came of it."""
-    before = len(told(served, event))
+    before, deadline = len(told(served, event)), time.monotonic() + WAIT_S
     served.signal(signal.SIGHUP)
     while len(told(served, event)) == before:
+        assert served.process.poll() is None, served.lines
+        assert time.monotonic() < deadline, served.lines
         served.news()
     return told(served, event)[before:]
 

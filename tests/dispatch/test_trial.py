@@ -69,6 +69,7 @@ def test_an_attempt_knows_its_target_and_is_recorded_before_it_begins() -> None:
 def test_a_target_learns_from_the_time_to_the_first_content() -> None:
     async def work() -> None:
         trying = Trying(Act(stall_s=0.7))
+        trying.state.compared = True
         await trying.trial.open()
         assert trying.state.in_flight == 1
         assert trying.state.cost(trying.clock()) == pytest.approx(2 * 0.7)

@@ -212,7 +212,7 @@ def test_each_attempt_is_signed_with_the_key_as_it_is_then(tmp_path: Path) -> No
         await peer.send(answer(503, {"error": {"message": "sk-first has expired"}}))
 
     async def work() -> None:
-        rotated = {"api_key": "", "api_key_file": str(key)}
+        rotated: dict[str, Any] = {"api_key": "", "api_key_file": str(key)}
         async with before(Scripts(expiring, answering(WHOLE)), **rotated) as (running, (upstream,)):
             assert (await ask(running.port, chat())).status == 200
             heads = [head.lower() for peer in upstream.peers for head, _ in peer.requests]

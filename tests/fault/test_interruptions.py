@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 from collections import Counter
+from typing import Any
 
 import pytest
 
@@ -88,7 +89,7 @@ def test_after_random_interruptions_everything_is_back_to_zero(seed: int, policy
         rng = random.Random(seed)
         before = asyncio.all_tasks()
         limits = {"timeouts": {"connect": 0.3, "first_token": 0.4, "idle": 0.3, "total": 1, "response": 0.5}}
-        settings = {
+        settings: dict[str, Any] = {
             "provider": {**limits, "connections": {"max": 12}},
             "server": {"on_client_disconnect": policy, "heartbeat": 0.02, "slow_client_timeout": 1},
         }

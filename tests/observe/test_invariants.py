@@ -18,7 +18,7 @@ MODELS = (
     "mock?tokens=9&fail=truncate&fail_at=4",
     "mock?tokens=9&fail=eof&fail_at=4",
     "mock?tokens=9&fail=garbage&fail_at=4",
-    "mock?status=429&retry_after=1",
+    "mock?status=429",
     "mock?status=500",
     "mock?status=401",
     "mock?reject=yes",

@@ -176,7 +176,9 @@ def test_what_others_know_is_asked_for_at_each_scrape() -> None:
     metrics.watch_connections(lambda: known["connections"])
     metrics.watch_buffered(lambda: known["buffered"])
     metrics.watch_dropped_lines(lambda: known["dropped"])
-    metrics.watch("tidegate_pools", "Pools.", ("provider", "state"), lambda: ((("main", "idle"), 5), (("main", "in_use"), 2)))
+    metrics.watch(
+        "tidegate_pools", "Pools.", ("provider", "state"), lambda: ((("main", "idle"), 5), (("main", "in_use"), 2))
+    )
     seen = values(metrics)
     assert seen["tidegate_connections_active{}"] == 3
     assert seen["tidegate_buffered_bytes{}"] == 1024

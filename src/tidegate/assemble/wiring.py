@@ -186,7 +186,7 @@ class Wiring:
         for layer in (
             deadlines(process.clock),
             breaking(fleet.breaker_of, process.clock, process.chance),
-            slotting(fleet.slots_of, process.metrics, process.clock, process.chance),
+            *((slotting(fleet.slots_of, process.metrics, process.clock, process.chance),) if fleet.slots else ()),
         ):
             service = layer(service)
         router = Router(fleet, process.chance)

@@ -174,8 +174,14 @@ SCENARIOS: Final = (
         most_repeats=3,
         figures=(
             Figure(
-                name="gap p99 beside 1,000 slow clients, added", key="gap_p99_ms", unit="ms", of="crowded",
-                judged="added", against="control", must=5, aim=2,
+                name="gap p99 beside 1,000 slow clients, added",
+                key="gap_p99_ms",
+                unit="ms",
+                of="crowded",
+                judged="added",
+                against="control",
+                must=5,
+                aim=2,
             ),
             Figure(name="held for the slow ones", key="held_mib", unit="MiB", of="crowded", must=512, aim=256),
         ),

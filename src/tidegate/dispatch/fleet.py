@@ -33,13 +33,18 @@ class ProviderRules(Struct, frozen=True):
 
 
 class TargetState:
-    """One target as it stands: how busy and quick it is, and whether it may be called."""
+    """One target as it stands: how busy and quick it is, and whether it may be called.
 
-    __slots__ = ("_at", "_peak_s", "breaker", "budget", "cool_until", "in_flight", "key", "label")
+    Shape: `label` and `header` say its name to people; how quick it is, is not looked at until it is `compared`.
+    """
+
+    __slots__ = ("_at", "_peak_s", "breaker", "budget", "compared", "cool_until", "header", "in_flight", "key", "label")
 
     def __init__(self, key: tuple[str, str], breaker: Breaker, budget: Budget) -> None:
         self.key = key
         self.label = "/".join(key)
+        self.header = b"x-tidegate-target", self.label.encode("ascii", "replace")
+        self.compared = False
         self.breaker = breaker
         self.budget = budget
         self.in_flight = 0

@@ -36,6 +36,8 @@ class Router:
                     state = self.fleet[target.key]
                     members.setdefault(target.priority, []).append(Member(index, state.label, target.weight, state))
             groups = tuple(Group(model.balance, members[priority], self.chance) for priority in sorted(members))
+            for target in model.targets:
+                self.fleet[target.key].compared |= len(members.get(target.priority, ())) > 1
             self._groups[model.name] = groups
         return groups
 
@@ -65,6 +67,9 @@ class Plan:
             group = next(self._groups, None)
             if group is None:
                 return None
+            if len(group.members) == 1:
+                self._left = iter(group.members)
+                continue
             able = [member for member in group.members if member.load.available(now)]
             self._left = iter(group.order(able, self._sticky_key(), now))
 

@@ -67,7 +67,8 @@ class Trial:
             if record.verdict is None:
                 record.verdict = _verdict_of(error)
             raise
-        state.took(record.content_at - record.sent_at, record.content_at)
+        if state.compared:
+            state.took(record.content_at - record.sent_at, record.content_at)
         return stream
 
     def _learn(self, failed: AttemptFailed) -> None:

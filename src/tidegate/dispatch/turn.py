@@ -21,6 +21,8 @@ from tidegate.tasks import Tasks
 from tidegate.verdict import UPSTREAM_RATE_LIMITED, Again, AttemptFailed
 
 MAX_EXPONENT: Final = 30
+_ATTEMPTS: Final = b"x-tidegate-attempts"
+_ONE: Final = (_ATTEMPTS, b"1")
 
 
 class TurnCounts(Protocol):
@@ -188,9 +190,8 @@ class _Turn:
         return stream
 
     def _used(self, target: Target) -> tuple[tuple[bytes, bytes], ...]:
-        label = self._rules.router.fleet[target.key].label.encode("ascii", "replace")
         attempts = len(self._admitted.arrival.outcome.attempts)
-        return (b"x-tidegate-target", label), (b"x-tidegate-attempts", b"%d" % attempts)
+        return self._rules.router.fleet[target.key].header, _ONE if attempts == 1 else (_ATTEMPTS, b"%d" % attempts)
 
     # --- what comes after a failure --------------------------------------------------------------------------------
 
