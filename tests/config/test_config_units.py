@@ -136,7 +136,7 @@ def test_what_is_no_plain_number_is_refused_with_a_hint(text: str, hint: str) ->
     assert caught.value.hint == hint
 
 
-@given(st.integers(0, 10**15 - 1), st.integers(0, 15), st.data())
+@given(st.integers(0, 10**14), st.integers(0, 15), st.data())
 def test_a_written_number_reads_as_the_same_number(whole: int, places: int, data: st.DataObject) -> None:
     fraction = data.draw(st.integers(0, 10**places - 1))
     value = number(f"{whole}.{fraction:0{places}d}" if places else str(whole))

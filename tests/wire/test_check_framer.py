@@ -36,8 +36,8 @@ class Eager(Sound):
 
 
 class Reckless(Sound):
-    def finish(self) -> None:
-        return
+    def finish(self) -> tuple[()]:
+        return ()
 
 
 class Boundless(Sound):

@@ -1,13 +1,15 @@
 import tracemalloc
-from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tidegate.testing.framers import Fields, check_framer
+from cuts import cut, cuttings
+from tidegate.testing.framers import check_framer
 from tidegate.wire import Frame, FrameError
 from tidegate.wire.sse import MAX_FRAME_BYTES, SseFramer, split
+
+Fields = tuple[bytes | None, bytes | None, bytes | None, int | None]
 
 BOM = b"\xef\xbb\xbf"
 
@@ -74,15 +76,6 @@ def streams(draw: st.DrawFn) -> bytes:
     stream = "".join(lines).encode()
     # A lone CR before an empty line's LF reads as one line end: then it is another, but still a whole, stream.
     return draw(st.sampled_from([b"", BOM])) + stream + b"\n\n"
-
-
-def cut(stream: bytes, cuts: list[int]) -> list[bytes]:
-    return [
-        stream[start:end] for start, end in pairwise([0, *sorted(at % (len(stream) + 1) for at in cuts), len(stream)])
-    ]
-
-
-cuttings = st.lists(st.integers(0, 1 << 16), max_size=12)
 
 
 @settings(deadline=None)

@@ -74,7 +74,9 @@ class _Admit:
         inside = self._admission.inside
         inside.add(self)
         try:
-            identity, until = await self._check_head()
+            identity, until = self._check_head()
+            if self._admission.rates is not None:
+                await self._admission.rates.look(self._arrival, identity)
             self._admitted = await self._check_body(identity, until)
         except BaseException:
             inside.discard(self)
@@ -91,7 +93,7 @@ class _Admit:
             cancelled = kind is not None and issubclass(kind, asyncio.CancelledError)
             await self._reservation.settle(self._arrival.outcome, cancelled=cancelled)
 
-    async def _check_head(self) -> tuple[Identity, float]:
+    def _check_head(self) -> tuple[Identity, float]:
         """Decide over the head; gives who asks, and until when. Errors: Refused."""
         admission, arrival = self._admission, self._arrival
         headers, outcome = arrival.headers, arrival.outcome
@@ -104,14 +106,19 @@ class _Admit:
         kind = headers.get(b"content-type")
         if kind is not None and not _is_json(kind):
             raise Refused(MEDIA_TYPE, "send the body as 'Content-Type: application/json'")
-        if admission.rates is not None:
-            await admission.rates.look(arrival, identity)
         return identity, outcome.received_at + seconds if seconds else 0.0
 
     async def _check_body(self, identity: Identity, until: float) -> Admitted:
         """Read the body and decide over it. Errors: Refused."""
         admission, arrival = self._admission, self._arrival
-        body = await self._read(until)
+        memory, left_s = admission.memory, until - admission.clock() if until else 0.0
+        if left_s < 0.0:
+            raise Refused(DEADLINE_EXCEEDED)
+        counted = memory.expect(self._length)
+        try:
+            body = await arrival.body.read(left_s)
+        finally:
+            memory.came(counted)
         ask = admission.dialects[arrival.route].read_request(body)
         outcome = arrival.outcome
         outcome.stream = ask.stream
@@ -124,17 +131,6 @@ class _Admit:
             reservation = self._reservation = await admission.rates.take(arrival, identity, model, ask)
             headers = reservation.headers
         return Admitted(arrival=arrival, identity=identity, ask=ask, model=model, deadline=until, headers=headers)
-
-    async def _read(self, until: float) -> bytes:
-        body, memory = self._arrival.body, self._admission.memory
-        left_s = until - self._admission.clock() if until else 0.0
-        if left_s < 0.0:
-            raise Refused(DEADLINE_EXCEEDED)
-        counted = memory.expect(self._length)
-        try:
-            return await body.read(left_s)
-        finally:
-            memory.came(counted)
 
 
 def _is_json(kind: bytes) -> bool:

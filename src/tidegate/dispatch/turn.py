@@ -89,7 +89,7 @@ class _Turn:
         self._told: AttemptFailed | None = None
 
     async def __aenter__(self) -> Stream:
-        rules = self._rules
+        rules, hedge_after_s = self._rules, self._admitted.model.hedge_after_s
         now = rules.clock()
         target = self._plan.next(now)
         if target is None:
@@ -98,11 +98,21 @@ class _Turn:
         try:
             while True:
                 try:
-                    return self._opened(await self._try(target))
+                    trial = self._trial(target)
+                    self._here += 1
+                    if hedge_after_s:
+                        self._open, stream = await self._race(trial, hedge_after_s)
+                    else:
+                        stream = await trial.open()
+                        self._open = trial
                 except AttemptFailed as failed:
+                    self._count(target, "failed")
                     step = self._after(failed)
                     if step is None:
                         raise self._final(failed) from None
+                else:
+                    self._count(target, "opened")
+                    return self._opened(stream)
                 target, delay_s = step
                 if delay_s:
                     await asyncio.sleep(delay_s)
@@ -119,23 +129,6 @@ class _Turn:
             await self._open.over()
 
     # --- one attempt, or two ---------------------------------------------------------------------------------------
-
-    async def _try(self, target: Target) -> Stream:
-        """Make the next attempt, hedged where the model says so. Errors: AttemptFailed."""
-        first = self._trial(target)
-        self._here += 1
-        after_s = self._admitted.model.hedge_after_s
-        try:
-            if not after_s:
-                stream = await first.open()
-                self._open = first
-            else:
-                self._open, stream = await self._race(first, after_s)
-        finally:
-            if self._sent:
-                outcome = "opened" if self._open is not None else "failed"
-                self._rules.counts.retried(target.provider, outcome)
-        return stream
 
     def _trial(self, target: Target, *, hedge: bool = False) -> Trial:
         rules = self._rules
@@ -179,6 +172,11 @@ class _Turn:
             if rivals:
                 rules.counts.hedged(won)
         return decisive, result
+
+    def _count(self, target: Target, outcome: str) -> None:
+        """Count an attempt, if another was sent before it."""
+        if self._sent:
+            self._rules.counts.retried(target.provider, outcome)
 
     def _opened(self, stream: Stream) -> Stream:
         """Say in the answer what was used; nobody sends the body again."""

@@ -13,6 +13,8 @@ from tidegate.verdict import BAD_REQUEST, Refused
 CHUNKED: Final = -1
 
 _REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
+_PLAIN_PATH: Final = re.compile(rb"/[0-9A-Za-z_./-]*")
+_VARIANT: Final = {f"{digit:x}": f"{digit & 0x3 | 0x8:x}" for digit in range(16)}
 _LEADING: Final = re.compile(rb"(?:\r\n)*[A-Z]")
 
 
@@ -86,6 +88,8 @@ def parse(raw: bytes) -> Head:
 
 def _path(target: bytes) -> bytes:
     """Give the path of an origin-form or absolute-form target. Errors: Refused. Source: RFC 9112 section 3.2."""
+    if _PLAIN_PATH.fullmatch(target) is not None:
+        return target  # nearly all are: a third of the time
     try:
         path: bytes | None = httptools.parse_url(target).path if target.isascii() else None
     except httptools.HttpParserInvalidURLError:
@@ -127,8 +131,6 @@ def request_id(headers: dict[bytes, bytes]) -> str:
 
 def uuid7() -> str:
     """Give a new id that sorts by time. Source: RFC 9562 section 5.7."""
-    stamp = time.time_ns() // 1_000_000
-    random = int.from_bytes(os.urandom(10), "big")
-    value = (stamp << 80 | random) & ~(0xF << 76 | 0x3 << 62) | 0x7 << 76 | 0x2 << 62
-    text = f"{value:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    text = f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
+    # The version, and the variant's two bits before the rest of that digit.
+    return f"{text[:8]}-{text[8:12]}-7{text[13:16]}-{_VARIANT[text[16]]}{text[17:20]}-{text[20:]}"

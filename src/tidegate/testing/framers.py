@@ -3,19 +3,20 @@
 from collections.abc import Callable, Iterable
 from itertools import pairwise
 
-from tidegate.wire import Frame, FrameError, Framer
+from tidegate.wire import Framed, FrameError, FramerOf
 
-Fields = tuple[bytes | None, bytes | None, bytes | None, int | None]
+AnyFramer = FramerOf[Framed]
 
 _ENOUGH = 1 << 40
 
 
-def check_framer(make: Callable[[int], Framer], stream: bytes) -> None:
-    """Check a framer, made for a limit in bytes, on a stream of whole frames with one of two bytes at least.
+def check_framer(make: Callable[[int], AnyFramer], stream: bytes) -> None:
+    """Check a framer, made for a limit in bytes, on a stream of whole frames, of the largest of which the first half is none.
 
     Errors: AssertionError, with a sentence that says which promise is broken.
     """
-    frames = list(make(_ENOUGH).feed(stream))
+    whole = make(_ENOUGH)
+    frames = [*whole.feed(stream), *whole.finish()]
     expected = [_fields(frame) for frame in frames]
     _require(bool(frames), "the stream has frames")
     for cuts in _cuttings(len(stream)):
@@ -26,15 +27,15 @@ def check_framer(make: Callable[[int], Framer], stream: bytes) -> None:
     _check_limit(make, frames)
 
 
-def _check_feed(framer: Framer, stream: bytes, cuts: list[int], expected: list[Fields]) -> None:
+def _check_feed(framer: AnyFramer, stream: bytes, cuts: list[int], expected: list[list[object]]) -> None:
     frames = [frame for piece in _pieces(stream, cuts) for frame in framer.feed(piece)]
+    frames += framer.finish()
     _require([_fields(frame) for frame in frames] == expected, f"the frames do not depend on cuts at {cuts[:4]}")
     joined = b"".join(frame.raw for frame in frames)
     _require(joined + framer.release() == stream, f"feed loses and adds nothing with cuts at {cuts[:4]}")
-    framer.finish()
 
 
-def _check_take(framer: Framer, stream: bytes, cuts: list[int]) -> None:
+def _check_take(framer: AnyFramer, stream: bytes, cuts: list[int]) -> None:
     taken = seen = b""
     for piece in _pieces(stream, cuts):
         taken += framer.take(piece)
@@ -42,11 +43,11 @@ def _check_take(framer: Framer, stream: bytes, cuts: list[int]) -> None:
         _require(taken == seen[: len(taken)], f"take passes bytes as they came with cuts at {cuts[:4]}")
         _require(framer.held == len(seen) - len(taken), f"what take does not give is held with cuts at {cuts[:4]}")
         _require(not framer.inside, f"take gives whole frames with cuts at {cuts[:4]}")
-    framer.finish()
+    taken += b"".join(frame.raw for frame in framer.finish())
     _require(taken == stream, f"take gives the whole stream with cuts at {cuts[:4]}")
 
 
-def _check_release(make: Callable[[int], Framer], stream: bytes, frames: list[Frame]) -> None:
+def _check_release(make: Callable[[int], AnyFramer], stream: bytes, frames: list[Framed]) -> None:
     """Check that a frame whose beginning was given up goes on in pieces until it ends."""
     first = len(frames[0].raw)
     for cut in range(1, first - 2):
@@ -65,18 +66,17 @@ def _check_release(make: Callable[[int], Framer], stream: bytes, frames: list[Fr
         framer.finish()
 
 
-def _check_unfinished(make: Callable[[int], Framer], frames: list[Frame]) -> None:
-    longest = max((frame.raw for frame in frames), key=len)
-    half = longest[: len(longest) // 2]
-    _require(_refuses(_finish, make(_ENOUGH), [half]), "an unfinished frame is told from a finished stream")
+def _check_unfinished(make: Callable[[int], AnyFramer], frames: list[Framed]) -> None:
+    before, longest = _longest(frames)
+    _require(_refuses(_finish, make(_ENOUGH), [before + longest[: len(longest) // 2]]), "an unfinished frame is told from a finished stream")
 
 
-def _check_limit(make: Callable[[int], Framer], frames: list[Frame]) -> None:
+def _check_limit(make: Callable[[int], AnyFramer], frames: list[Framed]) -> None:
     """Check that a frame two bytes above the limit is refused: the last byte of a line end may come as if it were the next."""
-    longest = max((frame.raw for frame in frames), key=len)
+    before, longest = _longest(frames)
     size = len(longest)
     for cuts in ([], [size // 2], list(range(1, size))):
-        pieces = _pieces(longest, cuts)
+        pieces = [before, *_pieces(longest, cuts)]
         fits, small, released = make(size), make(size - 2), make(size - 2)
         _require(not _refuses(_feed_all, fits, pieces), "a frame of the limit's size fits")
         _require(_refuses(_feed_all, small, pieces), "feed refuses a frame above the limit")
@@ -84,24 +84,24 @@ def _check_limit(make: Callable[[int], Framer], frames: list[Frame]) -> None:
         _require(_refuses(_release_all, released, pieces), "the pieces of a released frame count, too")
 
 
-def _feed_all(framer: Framer, pieces: list[bytes]) -> None:
+def _feed_all(framer: AnyFramer, pieces: list[bytes]) -> None:
     for piece in pieces:
         framer.feed(piece)
 
 
-def _release_all(framer: Framer, pieces: list[bytes]) -> None:
+def _release_all(framer: AnyFramer, pieces: list[bytes]) -> None:
     for piece in pieces:
         framer.take(piece)
         framer.release()
 
 
-def _finish(framer: Framer, pieces: list[bytes]) -> None:
+def _finish(framer: AnyFramer, pieces: list[bytes]) -> None:
     for piece in pieces:
         framer.take(piece)
     framer.finish()
 
 
-def _refuses(call: Callable[[Framer, list[bytes]], None], framer: Framer, pieces: list[bytes]) -> bool:
+def _refuses(call: Callable[[AnyFramer, list[bytes]], None], framer: AnyFramer, pieces: list[bytes]) -> bool:
     try:
         call(framer, pieces)
     except FrameError:
@@ -109,8 +109,18 @@ def _refuses(call: Callable[[Framer, list[bytes]], None], framer: Framer, pieces
     return False
 
 
-def _fields(frame: Frame) -> Fields:
-    return frame.data, frame.event, frame.id, frame.retry
+def _longest(frames: list[Framed]) -> tuple[bytes, bytes]:
+    """Give the largest frame, and the stream before it."""
+    raws = [frame.raw for frame in frames]
+    at = max(range(len(raws)), key=lambda at: len(raws[at]))
+    return b"".join(raws[:at]), raws[at]
+
+
+def _fields(frame: Framed) -> list[object]:
+    """Give what a frame says: all its properties, but for the bytes themselves."""
+    kind = type(frame)
+    names = [name for name in dir(kind) if isinstance(getattr(kind, name), property) and not name.startswith("_")]
+    return [getattr(frame, name) for name in names]
 
 
 def _cuttings(size: int) -> Iterable[list[int]]:

@@ -280,10 +280,10 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             self._headers = []
             return
         self._keeps = self._parser.should_keep_alive()
-        self._framed = status in {204, 304} or any(
-            name == b"content-length" or (name == b"transfer-encoding" and b"chunked" in value.lower())
-            for name, value in headers
-        )
+        self._framed = status in {204, 304}
+        for name, value in headers:
+            if name == b"content-length" or (name == b"transfer-encoding" and b"chunked" in value.lower()):
+                self._framed = True
         self._head = ReplyHead(status, tuple(headers))
         self._headers = []
 

@@ -160,8 +160,15 @@ class _Open:
             self._provider.pool.give_back(connection, linger=completed)
 
 
-def _value(head: ReplyHead, name: bytes) -> bytes:
-    return next((value for given, value in head.headers if given == name), b"").strip().lower()
+def _kind_and_coding(head: ReplyHead) -> tuple[bytes, bytes]:
+    """Give a body's type and coding, in lower case; empty where a header is not there."""
+    kind = coding = b""
+    for name, value in head.headers:
+        if name == b"content-type":
+            kind = value.strip().lower()
+        elif name == b"content-encoding":
+            coding = value.strip().lower()
+    return kind, coding
 
 
 class _Reader:
@@ -251,8 +258,7 @@ class _Reader:
         self._attempt.record.headed_at = self._clock()
         # Chosen here and not when the content comes: this is time that is waited for anyway.
         self.status, self.headers = head.status, self._provider.headers_down(head.headers)
-        kind = _value(head, b"content-type")
-        coding = _value(head, b"content-encoding")
+        kind, coding = _kind_and_coding(head)
         if coding not in {b"", b"identity"}:
             self._fail(BAD_FRAME, "the provider compressed its answer, though it was asked not to")
             return
@@ -305,9 +311,9 @@ class _Reader:
 
     def _decides(self, frame: Frame) -> bool:
         """Keep a frame; give whether it is the first verdict, unless it failed the attempt."""
-        if frame.data is None:
-            return False  # a comment, or fields that no client is told of
         sight, error = self._dialect.look(frame)
+        if sight is Sight.SILENT and frame.data is None:
+            return False  # a comment, or fields that no client is told of
         if sight is Sight.ERROR and error is not None:
             self._fail_error(error)
             return False

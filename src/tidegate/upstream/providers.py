@@ -23,6 +23,8 @@ _UP_PREFIXES: Final = (b"openai-", b"anthropic-", b"x-stainless-")
 _DOWN: Final = frozenset({b"content-type", b"retry-after"})
 _DOWN_PREFIXES: Final = (b"openai-", b"anthropic-")
 _RATE_LIMIT: Final = b"x-ratelimit-"
+MAX_NAMES: Final = 256
+"""Names of a provider's headers that are remembered with what becomes of them."""
 
 MIN_SECRET_CHARS: Final = 4
 """What is shorter would turn up in words that are nobody's secret."""
@@ -72,6 +74,7 @@ class Provider:
         self._prefix = f"POST {path}{self.row.endpoint} HTTP/1.1{head}".encode("latin-1")
         self._listing = f"GET {path}{self.row.listing} HTTP/1.1{head}".encode("latin-1")
         self._overridden = frozenset(name.lower() for name in settings.headers)
+        self._names_down: dict[bytes, bytes] = {}
         self._signed_with: str | None = None
         self._signed = b""
         self._secrets: tuple[str, ...] = ()
@@ -115,15 +118,30 @@ class Provider:
 
         One that quotes a secret of the gateway is left out.
         """
+        names = self._names_down
         down = []
         for name, value in headers:
-            if any(secret in value for secret in self._secret_bytes):
-                continue
-            if name in _DOWN or name.startswith(_DOWN_PREFIXES):
-                down.append((name, value))
-            elif name.startswith(_RATE_LIMIT):
-                down.append((b"x-upstream-" + name[2:], value))
+            shown = names.get(name)
+            if shown is None:
+                shown = _name_down(name)
+                if len(names) < MAX_NAMES:
+                    names[name] = shown
+            if shown:
+                down.append((shown, value))
+        if self._quotes(b"\n".join([value for _, value in down])):
+            down = [(name, value) for name, value in down if not self._quotes(value)]
         return tuple(down)
+
+    def _quotes(self, text: bytes) -> bool:
+        """Whether a text holds a secret of the gateway."""
+        return any(secret in text for secret in self._secret_bytes)
+
+
+def _name_down(name: bytes) -> bytes:
+    """Give the name under which a header goes to the client; empty for one that does not."""
+    if name.startswith(_RATE_LIMIT):
+        return b"x-upstream-" + name[2:]
+    return name if name in _DOWN or name.startswith(_DOWN_PREFIXES) else b""
 
 
 def _secrets_in(value: str) -> Iterator[str]:

@@ -5,7 +5,7 @@ What a frame means is the dialect's business: nothing here looks into its data.
 
 import re
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, TypeAlias, TypeVar
 
 from msgspec import Struct
 
@@ -21,6 +21,20 @@ class FrameError(Exception):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message = message
+
+
+class Framed(Protocol):
+    """What a frame of every framing offers."""
+
+    @property
+    def raw(self) -> bytes:
+        """The frame as it came, with what stands between it and the frame before."""
+        ...
+
+    @property
+    def data(self) -> bytes | None:
+        """What it carries; None without anything."""
+        ...
 
 
 class Frame(Struct, eq=False):
@@ -71,15 +85,19 @@ class Frame(Struct, eq=False):
         return [value.removeprefix(b" ") for field, _, value in fields if field == name]
 
 
-class Framer(Protocol):
+FrameT_co = TypeVar("FrameT_co", bound=Framed, covariant=True)
+
+
+class FramerOf(Protocol[FrameT_co]):
     """Finds where frames end in bytes that come cut anywhere.
 
-    Shape: the raw bytes of the frames that `feed` gives, joined, are the bytes that came, and so are the pieces that
-    `take` and `release` give. Use `feed` to look at frames and `take` to pass them on; both go on where the other stopped.
+    Shape: the raw bytes of the frames that `feed` and `finish` give, joined, are the bytes that came, and so are the pieces
+    that `take` and `release` give. Use `feed` to look at frames and `take` to pass them on; both go on where the other
+    stopped.
     Holds: at most the limit of one frame and what one call hands in.
     """
 
-    def feed(self, data: bytes, /) -> Sequence[Frame]:
+    def feed(self, data: bytes, /) -> Sequence[FrameT_co]:
         """Give the frames that end in `data`. Errors: FrameError when one is above the limit."""
         ...
 
@@ -87,8 +105,8 @@ class Framer(Protocol):
         """Give all whole frames as one piece, as they came, and hold the rest. Errors: as `feed`."""
         ...
 
-    def finish(self) -> None:
-        """Say that nothing more comes. Errors: FrameError when a frame is unfinished."""
+    def finish(self) -> Sequence[FrameT_co]:
+        """Say that nothing more comes, and give the frame that this ends. Errors: FrameError when one is unfinished."""
         ...
 
     @property
@@ -104,3 +122,7 @@ class Framer(Protocol):
     def inside(self) -> bool:
         """Whether the next byte belongs to a frame whose beginning was released."""
         ...
+
+
+Framer: TypeAlias = FramerOf[Frame]
+"""Finds where server-sent events end."""

@@ -98,10 +98,11 @@ class SseFramer:
         self._rest(data, end)
         return piece
 
-    def finish(self) -> None:
-        """Say that nothing more comes. Errors: FrameError when a frame is unfinished."""
+    def finish(self) -> tuple[()]:
+        """Say that nothing more comes: no frame ends there. Errors: FrameError when one is unfinished."""
         if self._inside or self._unfinished():
             raise FrameError("the stream ended inside a frame")
+        return ()
 
     def release(self) -> bytes:
         """Give up what is held: the unfinished frame goes on in pieces from here."""
