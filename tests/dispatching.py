@@ -139,7 +139,7 @@ class Room:
 
     def breaker(self, target: Target) -> Breaker:
         """Give a target's breaker."""
-        return self.fleet.breaker_of(target.key)
+        return self.fleet.breaker_of(target)
 
     def slots(self) -> Sequence[Slots]:
         """Give all slots."""

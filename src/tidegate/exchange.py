@@ -57,7 +57,7 @@ class Timeouts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Target(Struct, frozen=True):
     """Where a model's requests go: a provider's name, and the model's name there.
 
-    Shape: `name` is the configured one, under which its state is kept where `model` came with the request; lower
+    Shape: `name` is the configured one, and `asked` is true where `model` came with the request; lower
     `priority` is asked first; `max_streams` 0 is no limit. `key` is what its state is kept under, and follows from the rest.
     """
 
@@ -69,10 +69,12 @@ class Target(Struct, frozen=True):
     priority: int = 0
     max_streams: int = 0
     key: tuple[str, str] = ("", "")
+    asked: bool = False
 
     def __post_init__(self) -> None:
         """Make the key once: every layer asks for it."""
         structs.force_setattr(self, "key", (self.provider, self.name or self.model))
+        structs.force_setattr(self, "asked", bool(self.name) and self.name != self.model)
 
 
 class Model(Struct, frozen=True):

@@ -68,7 +68,7 @@ TABLE: Final[dict[str, Verdict]] = {
         ("media_type", 415, _NEVER, False, "The body is not `application/json`."),
         ("header_too_large", 431, _NEVER, False, "The head is larger than `server.max_header_bytes`."),
         ("rate_limited", 429, _ANYWHERE, False, "A limit of `limits.rate` is used up; `Retry-After` says until when."),
-        ("too_many_failures", 429, _NEVER, False, "Too many keys that are not known came from this address."),
+        ("too_many_failures", 429, _ANYWHERE, False, "Too many keys that are not known came from this address."),
     ),
     **_rows(
         "refusal",
@@ -77,7 +77,7 @@ TABLE: Final[dict[str, Verdict]] = {
         ("connections_full", 503, _ANYWHERE, False, "`limits.max_connections`, or those of one address, are in use."),
         ("overloaded", 503, _ANYWHERE, False, "`limits.max_buffered_bytes` are held for streams and requests."),
         ("queue_full", 503, _ELSEWHERE, False, "All slots are in use, and `slots.max_queue` wait for one."),
-        ("queue_timeout", 503, _ELSEWHERE, False, "No slot came free within `slots.max_queue_wait`, or the deadline."),
+        ("queue_timeout", 503, _ELSEWHERE, False, "No slot came free within `slots.max_queue_wait`."),
     ),
     **_rows(
         "opening",

@@ -91,3 +91,19 @@ def test_a_peer_without_an_address_gives_its_place_back_as_well() -> None:
     assert seat.begin(DIRECT) == ""
     seat.leave()
     assert crowd.addresses == 0
+
+
+def test_a_proxy_that_is_no_longer_trusted_is_a_client_like_any_other_from_its_next_request() -> None:
+    crowd = Crowd(max_per_address=1, proxies=Proxies(["10.0.0.0/8"]))
+    seat = crowd.join("10.0.0.1")
+    assert seat.begin(via("203.0.113.1")) == "203.0.113.1"
+    seat.done()
+    crowd.proxies = Proxies()
+    assert seat.begin(via("203.0.113.2")) == "10.0.0.1"
+    assert (len(crowd), crowd.addresses) == (1, 1)
+    assert crowd.join("10.0.0.1").begin(DIRECT) is None
+    crowd.proxies = Proxies(["10.0.0.0/8"])
+    assert seat.begin(via("203.0.113.3")) == "203.0.113.3"
+    seat.done()
+    seat.leave()
+    assert crowd.addresses == 0

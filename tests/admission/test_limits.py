@@ -273,6 +273,20 @@ def test_while_too_much_is_held_new_work_is_refused_before_its_body_is_read() ->
     run(work)
 
 
+def test_a_body_of_unknown_length_is_refused_when_it_outgrows_the_room() -> None:
+    async def work() -> None:
+        async with gateway(limits={"max_buffered_bytes": 50_000}) as running, connect(running.port) as client:
+            head = request_bytes(b"", headers={"transfer-encoding": "chunked"}).replace(b"content-length: 0\r\n", b"")
+            await client.send(head)
+            for _ in range(10):
+                await client.send(b"2710\r\n" + b" " * 10_000 + b"\r\n")
+            check_refused(await client.reply(), 503, "overloaded")
+            running.tidegate._memory.sample()
+            assert (await ask(running.port, chat(SHORT))).status == 200
+
+    run(work)
+
+
 def test_bodies_that_wait_for_their_provider_are_held_bytes() -> None:
     async def work() -> None:
         async with (

@@ -60,38 +60,51 @@ def test_a_body_is_judged_by_what_is_held_and_by_its_own_length() -> None:
     made = guard(held)
     assert admits(made, 500), "nothing is known before the first sample"
     made.sample()
-    assert admits(made, 300)
-    assert not admits(made, 301)
+    assert admits(made, 150), "a body is held twice on its way"
+    assert not admits(made, 151)
     held.size = 0
     made.sample()
-    assert admits(made, 301)
+    assert admits(made, 151)
 
 
 def test_judging_spends_nothing_but_bodies_that_are_coming_count() -> None:
     made = guard(Held())
     for _ in range(10):
         assert admits(made, 500)
-    made.expect(500)
-    made.expect(400)
-    assert not admits(made, 200)
-    assert admits(made, 100)
+    made.expect(250)
+    made.expect(200)
+    assert not admits(made, 100)
+    assert admits(made, 50)
 
 
 def test_a_body_counts_until_a_sample_could_find_it() -> None:
     held = Held()
     made = guard(held)
-    made.expect(500)
+    made.expect(250)
     made.sample()
-    made.expect(400)
-    assert not admits(made, 200)
-    made.came(400)
-    assert not admits(made, 200), "no sample was taken since"
+    counted = made.expect(200)
+    assert not admits(made, 100)
+    made.came(counted)
+    assert not admits(made, 100), "no sample was taken since"
     held.size = 400
     made.sample()
-    assert not admits(made, 200)
+    assert not admits(made, 100)
     held.size = 0
     made.sample()
-    assert admits(made, 200)
+    assert admits(made, 100)
+
+
+def test_a_body_of_unknown_length_counts_as_it_comes_until_a_sample_finds_it() -> None:
+    held = Held()
+    made = guard(held)
+    assert made.grows(600)
+    assert not made.grows(401)
+    assert made.grows(400)
+    assert not admits(made, 1)
+    held.size = 900
+    made.sample()
+    assert made.grows(100)
+    assert not made.grows(1)
 
 
 def test_a_body_that_is_too_large_is_left_to_be_refused_for_its_size() -> None:
@@ -169,8 +182,8 @@ def test_readers_that_took_everything_are_left_alone() -> None:
 def test_what_was_freed_is_room_again_at_once() -> None:
     made = guard(Held(1300, SlowReader(600, 5.0)))
     made.sample()
-    assert admits(made, 300)
-    assert not admits(made, 301)
+    assert admits(made, 150)
+    assert not admits(made, 151)
 
 
 def test_samples_are_taken_from_start_to_stop() -> None:

@@ -145,7 +145,7 @@ def test_budgets_belong_to_providers_and_breakers_to_targets() -> None:
     fleet = fleet_of([A, other, B], Settings(breaker=BreakerSettings()))
     assert set(fleet.budgets) == {("a", "a.test"), ("b", "b.test")}
     assert fleet[A.key].budget is fleet[other.key].budget is fleet.budgets["a", "a.test"]
-    assert fleet[A.key].breaker is fleet.breaker_of(A.key)
+    assert fleet[A.key].breaker is fleet.breaker_of(A)
     trip(fleet[A.key])
     assert fleet[other.key].available(START_S), "one bad model never closes its provider"
     assert fleet[A.key].label == "a/m"

@@ -17,6 +17,7 @@ from tidegate.verdict import (
     CLIENT_GONE,
     COMPLETED,
     HEADER_TOO_LARGE,
+    OVERLOADED,
     REQUEST_TIMEOUT,
     SERVER_SHUTDOWN,
     TOO_LARGE,
@@ -35,6 +36,7 @@ class Wire:
         self.dates = Dates()
         self.writes: list[bytes] = []
         self.aborted = False
+        self.room = True
 
     def write(self, data: bytes, /) -> None:
         self.writes.append(data)
@@ -44,6 +46,9 @@ class Wire:
 
     def unsent(self) -> int:
         return sum(len(data) for data in self.writes)
+
+    def grows(self, nbytes: int, /) -> bool:
+        return self.room and nbytes > 0
 
     def abort(self) -> None:
         self.aborted = True
@@ -235,6 +240,20 @@ def test_a_body_that_is_refused_while_it_comes_is_held_no_longer(early: bool) ->
     run(work)
 
 
+def test_a_chunked_body_that_there_is_no_room_for_is_refused_while_it_comes() -> None:
+    async def work() -> None:
+        made, wire = client("transfer-encoding: chunked")
+        assert made.feed(b"3\r\nabc\r\n") == b""
+        wire.room = False
+        assert made.feed(b"3\r\ndef\r\n") == b""
+        with pytest.raises(Refused) as caught:
+            await made.read()
+        assert caught.value.verdict is OVERLOADED
+        assert (made.held(), made.keeps) == (0, False)
+
+    run(work)
+
+
 def test_a_length_beyond_the_limit_and_a_late_body_are_refused() -> None:
     async def work() -> None:
         made, wire = client("content-length: 11", "expect: 100-continue", settings=ServerSettings(max_body_bytes=10))
@@ -320,6 +339,20 @@ def test_other_failures_pass_through_the_scope() -> None:
         async with made.present():
             pass
         made.lost()
+
+    run(work)
+
+
+def test_leaving_after_the_answer_cancels_nothing_that_is_still_to_be_settled() -> None:
+    async def work() -> None:
+        made, _ = client()
+        async with made.present():
+            made.start(EVENTS)
+            made.write(b"data: x\n\n")
+            made.finish(Ending(COMPLETED))
+            made.lost()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
 
     run(work)
 

@@ -136,6 +136,18 @@ def test_head_gets_a_head_and_no_body(path: str, status: int) -> None:
     run(work)
 
 
+@pytest.mark.parametrize("path", ["/healthzzz", "/health/other"])
+def test_what_only_looks_like_health_is_recorded_as_any_other(path: str) -> None:
+    async def work() -> None:
+        async with gateway() as running:
+            check_error(await get(running.port, path), 404, "not_found")
+            assert (await running.entry()).code == "not_found"
+            await get(running.port, "/health")
+            assert len(running.entries()) == 1
+
+    run(work)
+
+
 @pytest.mark.parametrize("coded", [False, True])
 def test_the_body_of_a_refused_request_is_read_to_its_end(coded: bool) -> None:
     async def work() -> None:

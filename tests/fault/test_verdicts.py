@@ -156,7 +156,7 @@ async def without_a_slot(running: Running) -> Reply:
 
 async def after_a_trip(running: Running) -> Reply:
     """Ask when the target has failed just now."""
-    breaker, now = running.tidegate.fleet.breaker_of(("main", "mock")), running.tidegate.clock()
+    breaker, now = running.tidegate.fleet["main", "mock"].breaker, running.tidegate.clock()
     permit = breaker.admit(now)
     assert permit is not None
     breaker.failed(permit, TABLE["upstream_failed"], now)

@@ -157,6 +157,9 @@ def test_the_attempt_that_opened_gives_the_provider_and_the_first_one_the_start(
     arrival.outcome.served = arrival.outcome.attempts[1]
     entry = entry_of(arrival)
     assert (entry.provider, entry.upstream_model, entry.attempts) == ("main", "small-2024", 2)
+    with capture_logs() as lines:
+        LogStore(structlog.get_logger()).add(entry)
+    assert lines[0]["tries"].startswith("other=connect_refused main=")
     assert entry.overhead_s == pytest.approx(0.01 + 0.0005)
 
 
@@ -263,7 +266,7 @@ def test_an_entry_becomes_one_line_with_what_operators_ask_for() -> None:
         {
             "event": "exchange", "log_level": "info", "request": "r-1", "connection": 7, "key": "alice", "route": "chat",
             "model": "small", "provider": "main", "stream": True, "status": 200, "code": "completed",
-            "finish_reason": "stop", "path": "spliced", "attempts": 1, "first_token_s": 0.25, "gap_mean_s": 0.05,
+            "finish_reason": "stop", "path": "spliced", "attempts": 1, "tries": "", "first_token_s": 0.25, "gap_mean_s": 0.05,
             "gap_max_s": 0.06, "input_tokens": 12, "output_tokens": 41, "cached_tokens": 8, "reasoning_tokens": 5,
             "estimated": False, "bytes": 4096, "duration_s": 2.5,
         }

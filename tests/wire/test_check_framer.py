@@ -4,6 +4,7 @@ import pytest
 
 from tidegate.testing.framers import check_framer
 from tidegate.wire import Frame, Framer
+from tidegate.wire.ndjson import Line, NdjsonFramer
 from tidegate.wire.sse import SseFramer
 
 STREAM = b"data: a\n\nid: 4\ndata: bcd\n\n"
@@ -73,6 +74,29 @@ class Fresh(Sound):
 def test_a_framer_that_breaks_a_promise_is_found(make: type[Sound], promise: str) -> None:
     with pytest.raises(AssertionError, match=f"broken promise: {promise}"):
         check_framer(make, STREAM)
+
+
+class Mute(NdjsonFramer):
+    def finish(self) -> list[Line]:
+        return []
+
+
+class Garrulous(NdjsonFramer):
+    def finish(self) -> list[Line]:
+        return [*super().finish(), Line(b"\n")]
+
+
+@pytest.mark.parametrize(
+    ("make", "promise"),
+    [(Mute, "take gives the whole stream"), (Garrulous, "feed loses and adds nothing")],
+)
+def test_a_framer_that_does_not_give_what_the_end_of_the_stream_ends_is_found(
+    make: type[NdjsonFramer], promise: str
+) -> None:
+    stream = b'{"a":1}\n{"b":2}'
+    check_framer(NdjsonFramer, stream)
+    with pytest.raises(AssertionError, match=f"broken promise: {promise}"):
+        check_framer(make, stream)
 
 
 def test_a_sound_framer_passes_whatever_its_first_frame_is() -> None:

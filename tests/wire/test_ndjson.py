@@ -11,7 +11,7 @@ from tidegate.wire import FrameError
 from tidegate.wire.ndjson import MAX_LINE_BYTES, NdjsonFramer
 
 values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text("a\"\\\r\n\t{}[]\u00e9\u6f6e\U0001f30a\u2028", max_size=8),
+    st.none() | st.booleans() | st.integers() | st.text('a"\\\r\n\t{}[]\u00e9\u6f6e\U0001f30a\u2028', max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
     max_leaves=6,
 )
@@ -140,6 +140,14 @@ def test_the_limit_is_for_one_line_and_not_for_what_comes_at_once() -> None:
     for pieces in ([line], [b"\n\n" + line], cut(line, [3, 6])):
         with pytest.raises(FrameError, match="larger than 9 bytes"):
             frames_of(NdjsonFramer(len(line) - 1), pieces)
+
+
+def test_pieces_of_a_released_line_count_for_that_line_only() -> None:
+    framer = NdjsonFramer(10)
+    for _ in range(5):
+        assert framer.take(b'{"a"') == b""
+        assert framer.release() == b'{"a"'
+        assert framer.take(b":1}\n") == b":1}\n"
 
 
 def test_endless_blank_lines_are_not_kept() -> None:

@@ -57,7 +57,8 @@ class Catalogue:
         return _resolved(model, lambda target: self._parametrized(target, rest))
 
     def _parametrized(self, target: Target, rest: str) -> str:
-        return f"{target.model}?{rest}" if target.provider in self._parametric else target.model
+        mark = "&" if "?" in target.model else "?"
+        return f"{target.model}{mark}{rest}" if target.provider in self._parametric else target.model
 
     def _behind_wildcard(self, name: str) -> Model | None:
         for prefix in self._longest_first:

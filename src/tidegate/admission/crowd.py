@@ -65,11 +65,12 @@ class Seat:
     trusted proxy the peer stands for many: there a place of the client's address is held from `begin` to `done`.
     """
 
-    __slots__ = ("_address", "_crowd", "_peer", "_proxied", "_seated")
+    __slots__ = ("_address", "_crowd", "_peer", "_proxied", "_proxies", "_seated")
 
     def __init__(self, crowd: Crowd, peer: str) -> None:
         self._crowd = crowd
         self._peer = peer
+        self._proxies = crowd.proxies
         self._proxied = crowd.proxies.trusts(peer)
         self._address: str | None = None
         self._seated = False
@@ -77,6 +78,8 @@ class Seat:
 
     def begin(self, headers: Mapping[bytes, bytes], /) -> str | None:
         """Begin a request; gives the client's address, or None when there is no place for it."""
+        if self._proxies is not self._crowd.proxies:
+            self._review()
         if not (self._seated or self._sit()):
             return None
         if not self._proxied:
@@ -99,6 +102,14 @@ class Seat:
         if self._seated:
             self._crowd.give_connection()
             self._seated = False
+
+    def _review(self) -> None:
+        """Ask anew whether the peer is trusted, and give up the place that it has by the old answer."""
+        self._proxies = self._crowd.proxies
+        proxied = self._proxies.trusts(self._peer)
+        if proxied != self._proxied:
+            self.leave()
+            self._proxied = proxied
 
     def _sit(self) -> bool:
         """Take a connection's place, and the address's with it, or neither."""

@@ -16,6 +16,8 @@ from tidegate.verdict import CLIENT_SLOW, OVERLOADED, Refused
 SAMPLE_S: Final = 0.5
 WARN_SHARE: Final = 0.9
 RETRY_S: Final = 1.0
+COPIES: Final = 2
+"""How often a body is held while it is on its way to a provider: as it came, and in the request."""
 
 
 class Reader(Protocol):
@@ -70,13 +72,23 @@ class MemoryGuard:
 
     def judge(self, length: int) -> None:
         """Refuse a body that there is no room for; nothing is spent. Errors: Refused (overloaded)."""
-        known = self._sampled + self._coming
-        if self.max_bytes and length <= self.max_body_bytes and known + length > self.max_bytes:
+        if length <= self.max_body_bytes and not self._has_room(COPIES * length):
             raise Refused(OVERLOADED, headers=(retry_after(RETRY_S, self._chance()),))
+
+    def grows(self, nbytes: int) -> bool:
+        """Count a piece of a body whose length nobody told, until the next sample finds it; gives whether there is room."""
+        if not self._has_room(nbytes):
+            return False
+        self._coming += nbytes
+        self._came += nbytes
+        return True
+
+    def _has_room(self, nbytes: int) -> bool:
+        return not self.max_bytes or self._sampled + self._coming + nbytes <= self.max_bytes
 
     def expect(self, length: int) -> int:
         """Count a body that is about to be read; gives what it was counted as."""
-        counted = length if length <= self.max_body_bytes else 0
+        counted = COPIES * length if length <= self.max_body_bytes else 0
         self._coming += counted
         return counted
 

@@ -135,6 +135,7 @@ class Tidegate:
             cold=self._cold,
             join=self.crowd.join,
             clock=self.clock,
+            grows=self._memory.grows,
         )
         self._listener = Listener(lambda: Connection(self.edge), self._tls)
         self._ops = UvicornHost(ops_app(self.health, self.metrics.render))
@@ -207,7 +208,7 @@ class Tidegate:
 
     def _breakers(self) -> Series:
         now = self.clock()
-        return ((key, state.breaker.state(now)) for key, state in self.fleet.states.items())
+        return ((key, state.breaker_state(now)) for key, state in self.fleet.states.items())
 
     def _slots(self) -> Series:
         for name in self.providers:

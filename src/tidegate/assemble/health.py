@@ -37,7 +37,7 @@ class Health:
         descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         used = counts["active_connections"] + sum(pool.in_use + pool.idle for pool in pools)
         now = self._clock()
-        breakers = {state.label: state.breaker.state(now).name.lower() for state in wiring.fleet.states.values()}
+        breakers = {state.label: state.breaker_state(now).name.lower() for state in wiring.fleet.states.values()}
         troubled = not all(pool.reachable for pool in pools) or "open" in breakers.values()
         return {
             "status": "draining" if self._draining() else "degraded" if troubled else "healthy",

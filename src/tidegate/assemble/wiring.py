@@ -211,4 +211,5 @@ def _breaker_changed(metrics: Metrics, key: tuple[str, str], state: BreakerState
     # A breaker outlives the wiring that made it, and must not keep it.
     name = state.name.lower()
     metrics.breaker_changed(*key, name)
-    structlog.get_logger().warning("breaker", provider=key[0], model=key[1], state=name)
+    tell = structlog.get_logger().warning if state is BreakerState.OPEN else structlog.get_logger().info
+    tell("breaker", provider=key[0], model=key[1], state=name)

@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from tidegate.dispatch.service import Layer, Service
 from tidegate.dispatch.settings import BreakerSettings
-from tidegate.exchange import Attempt, Stream
+from tidegate.exchange import Attempt, Stream, Target
 from tidegate.kernel.backoff import retry_after
 from tidegate.verdict import BREAKER_OPEN, COMPLETED, AttemptFailed, Verdict
 
@@ -90,6 +90,10 @@ class Breaker:
         self._probing = 0
         self._successes = 0
 
+    def twin(self) -> "Breaker":
+        """Give another one that goes by the same settings and tells the same."""
+        return Breaker(self.settings, self._on_change)
+
     def state(self, now: float) -> BreakerState:
         """Give the state; one whose time is up is half open, whether or not anybody came since."""
         if self._state is BreakerState.OPEN and now >= self._until:
@@ -145,6 +149,8 @@ class Breaker:
             return
         if verdict is COMPLETED:
             self._cut = 0
+            if self._state is BreakerState.CLOSED:
+                self._trips = 0
         elif verdict.trips:
             self._cut += 1
             self._window.add(now, failures=1)
@@ -177,7 +183,7 @@ class Breaker:
         self._become(BreakerState.OPEN)
 
     def _close(self) -> None:
-        self._trips = self._cut = 0
+        self._cut = 0
         self._window = _Window(self.settings.window_s)
         self._become(BreakerState.CLOSED)
 
@@ -186,7 +192,7 @@ class Breaker:
         self._on_change(state)
 
 
-def breaking(breaker_of: Callable[[tuple[str, str]], Breaker], clock: Callable[[], float], chance: Random) -> Layer:
+def breaking(breaker_of: Callable[[Target], Breaker], clock: Callable[[], float], chance: Random) -> Layer:
     """Give the layer that holds a permit for each attempt, and tells the breaker how its stream ended."""
 
     def layer(inner: Service[Attempt]) -> Service[Attempt]:
@@ -201,7 +207,7 @@ class _Breaking:
     def __init__(
         self,
         inner: Service[Attempt],
-        breaker_of: Callable[[tuple[str, str]], Breaker],
+        breaker_of: Callable[[Target], Breaker],
         clock: Callable[[], float],
         chance: Random,
     ) -> None:
@@ -211,7 +217,7 @@ class _Breaking:
         self._chance = chance
 
     def open(self, ask: Attempt, /) -> "_Permitted":
-        return _Permitted(self._inner.open(ask), ask, self._breaker_of(ask.target.key), self._clock, self._chance)
+        return _Permitted(self._inner.open(ask), ask, self._breaker_of(ask.target), self._clock, self._chance)
 
 
 class _Permitted:

@@ -1,6 +1,7 @@
 """What is remembered about targets and their providers between exchanges, and across reloads."""
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Final
@@ -17,6 +18,8 @@ DECAY_S: Final = 10.0
 """How fast a first-token time is forgotten: to a third in so many seconds."""
 PENALTY_S: Final = 1.0
 """What a failure counts as at least, and a target that is asked but has not answered yet."""
+MAX_ASKED: Final = 256
+"""Models named by requests whose standing is remembered for each target; the least recently asked is forgotten."""
 WORST_S: Final = 60.0
 """What failures in a row add up to at most, so that they can be forgotten."""
 
@@ -32,25 +35,14 @@ class ProviderRules(Struct, frozen=True):
     breaker: BreakerSettings = BreakerSettings()
 
 
-class TargetState:
-    """One target as it stands: how busy and quick it is, and whether it may be called.
+class Standing:
+    """Whether one model of a provider may be called."""
 
-    Shape: `label` and `header` say its name to people; how quick it is, is not looked at until it is `compared`.
-    """
+    __slots__ = ("breaker", "cool_until")
 
-    __slots__ = ("_at", "_peak_s", "breaker", "budget", "compared", "cool_until", "header", "in_flight", "key", "label")
-
-    def __init__(self, key: tuple[str, str], breaker: Breaker, budget: Budget) -> None:
-        self.key = key
-        self.label = "/".join(key)
-        self.header = b"x-tidegate-target", self.label.encode("ascii", "replace")
-        self.compared = False
+    def __init__(self, breaker: Breaker) -> None:
         self.breaker = breaker
-        self.budget = budget
-        self.in_flight = 0
         self.cool_until = 0.0
-        self._peak_s = 0.0
-        self._at = 0.0
 
     def available(self, now: float) -> bool:
         """Whether it may be called: its breaker lets through, and its provider has not asked for a pause."""
@@ -64,6 +56,52 @@ class TargetState:
     def cool(self, until: float) -> None:
         """Leave it alone until an instant; never shortens."""
         self.cool_until = max(self.cool_until, until)
+
+
+class TargetState(Standing):
+    """One target as it stands: how busy and quick it is, and whether it may be called.
+
+    Shape: `label` and `header` say its name to people; how quick it is, is not looked at until it is `compared`.
+    Holds: for a target whose models are named by requests, the standing of each of the last MAX_ASKED, so that one bad
+    model closes no other.
+    """
+
+    __slots__ = ("_asked", "_at", "_peak_s", "budget", "compared", "header", "in_flight", "key", "label")
+
+    def __init__(self, key: tuple[str, str], breaker: Breaker, budget: Budget) -> None:
+        super().__init__(breaker)
+        self.key = key
+        self.label = "/".join(key)
+        self.header = b"x-tidegate-target", self.label.encode("ascii", "replace")
+        self.compared = False
+        self.budget = budget
+        self.in_flight = 0
+        self._asked: OrderedDict[str, Standing] = OrderedDict()
+        self._peak_s = 0.0
+        self._at = 0.0
+
+    def of(self, target: Target) -> Standing:
+        """Give the standing of a target's model: the configured one's, or that of the one a request named."""
+        model = target.model
+        if not target.asked:
+            return self
+        standing = self._asked.get(model)
+        if standing is None:
+            standing = self._asked[model] = Standing(self.breaker.twin())
+            if len(self._asked) > MAX_ASKED:
+                self._asked.popitem(last=False)
+        else:
+            self._asked.move_to_end(model)
+        return standing
+
+    def use(self, breaker: Breaker) -> None:
+        """Begin anew with another breaker."""
+        self.breaker = breaker
+        self._asked.clear()
+
+    def breaker_state(self, now: float) -> BreakerState:
+        """Give the state of the breaker that is worst off."""
+        return max((standing.breaker.state(now) for standing in (self, *self._asked.values())))
 
     def took(self, seconds: float, now: float) -> None:
         """Take a first-token time: a peak counts at once, and fades. Source: Finagle's peak EWMA."""
@@ -102,6 +140,7 @@ class Fleet:
         self._on_breaker = on_breaker
         self.budgets: dict[tuple[str, str], Budget] = {}
         self.slots: dict[tuple[str, str], Slots] = {}
+        self.parked: dict[tuple[str, str], Slots] = {}
         self.states: dict[tuple[str, str], TargetState] = {}
         self._bounds: dict[tuple[str, str], tuple[Slots, ...]] = {}
         self._rules = {provider.name: provider for provider in providers}
@@ -117,6 +156,7 @@ class Fleet:
         if before is not None:
             for key in before.slots.keys() - self.slots.keys():
                 before.slots[key].resize(SlotSettings())  # who waits there need not any more
+            self.parked = {**before.parked, **before.slots}  # whoever has a slot gives it back there
         self._before = None
 
     def __getitem__(self, key: tuple[str, str]) -> TargetState:
@@ -130,9 +170,13 @@ class Fleet:
         """Give how often a target is tried."""
         return self._rules[key[0]].retry
 
-    def breaker_of(self, key: tuple[str, str]) -> Breaker:
-        """Give a target's breaker."""
-        return self.states[key].breaker
+    def standing_of(self, target: Target) -> Standing:
+        """Give whether a target's model may be called."""
+        return self.states[target.key].of(target)
+
+    def breaker_of(self, target: Target) -> Breaker:
+        """Give the breaker of a target's model."""
+        return self.states[target.key].of(target).breaker
 
     def _state(self, key: tuple[str, str], rules: ProviderRules) -> TargetState:
         before, place = self._before, (rules.name, rules.host)
@@ -144,7 +188,8 @@ class Fleet:
         breaker = Breaker(rules.breaker, partial(self._on_breaker, key))
         if state is None:
             return TargetState(key, breaker, budget)
-        state.breaker, state.budget = breaker, budget
+        state.budget = budget
+        state.use(breaker)
         return state
 
     def _slots_for(self, target: Target, rules: ProviderRules) -> tuple[Slots, ...]:
@@ -168,7 +213,8 @@ class Fleet:
         return Budget(provider.retry_budget, now)
 
     def _slots(self, key: tuple[str, str], settings: SlotSettings) -> Slots:
-        old = self._before.slots.get(key) if self._before is not None else None
+        before = self._before
+        old = before.slots.get(key) or before.parked.get(key) if before is not None else None
         if old is None:
             return Slots(settings)
         old.resize(settings)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 from tidegate.dispatch.trial import Trial
 from tidegate.exchange import Stream
 from tidegate.tasks import Tasks
-from tidegate.verdict import CANCELLED, AttemptFailed
+from tidegate.verdict import CANCELLED, Again, AttemptFailed
 
 
 class Runner:
@@ -79,7 +79,8 @@ async def race(
 ) -> tuple[Runner, Stream | AttemptFailed]:
     """Open a stream by one attempt, or by two when the first is late; gives the one that decided it, and what it came to.
 
-    Shape: `rival` gives None where there is no target, or no budget, for a second; a failure is that of the last to fail.
+    Shape: `rival` gives None where there is no target, or no budget, for a second; a failure is that of the last to fail,
+    or one that no other attempt can mend.
     Holds: whoever did not open is over when this returns.
     """
     runners = [Runner(first, tasks)]
@@ -90,7 +91,10 @@ async def race(
             if second is not None:
                 runners.append(Runner(second, tasks))
         decisive, result = await _first_open(runners)
-        await _break_off(runner for runner in runners if runner is not decisive)
+        losers = [runner for runner in runners if runner is not decisive]
+        for runner in losers:
+            runner.trial.lose()
+        await _break_off(losers)
     except BaseException:
         await _break_off(runners)
         raise
@@ -104,7 +108,7 @@ async def _first_open(runners: Iterable[Runner]) -> tuple[Runner, Stream | Attem
         for opened in [future for future in pending if future in done]:
             runner = pending.pop(opened)
             result = opened.result()
-            if isinstance(result, Stream) or not pending:
+            if isinstance(result, Stream) or not pending or result.verdict.again is Again.NEVER:
                 return runner, result
 
 

@@ -58,12 +58,13 @@ class Plan:
     def next(self, now: float) -> Target | None:
         """Give the next target that can be called now; None when none is left."""
         back, self._back = self._back, None
-        if back is not None and self._router.fleet[back.key].available(now):
+        if back is not None and self._router.fleet.standing_of(back).available(now):
             return back
         while True:
             for member in self._left:
-                if member.load.available(now):
-                    return self._model.targets[member.index]
+                target = self._model.targets[member.index]
+                if (self._router.fleet.standing_of(target) if target.asked else member.load).available(now):
+                    return target
             group = next(self._groups, None)
             if group is None:
                 return None
@@ -79,7 +80,7 @@ class Plan:
 
     def unavailable(self, now: float) -> AttemptFailed:
         """Give why there was no target to begin with, and when there may be one."""
-        states = [self._router.fleet[target.key] for target in self._model.targets if target.weight]
+        states = [self._router.fleet.standing_of(target) for target in self._model.targets if target.weight]
         soonest = min(states, key=lambda state: state.wait_s(now))
         cooling = soonest.cool_until > now
         verdict = UPSTREAM_RATE_LIMITED if cooling else BREAKER_OPEN

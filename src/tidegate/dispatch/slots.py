@@ -13,7 +13,7 @@ from tidegate.dispatch.service import Layer, Service
 from tidegate.dispatch.settings import SlotSettings
 from tidegate.exchange import Attempt, Stream
 from tidegate.kernel.backoff import retry_after
-from tidegate.verdict import QUEUE_FULL, QUEUE_TIMEOUT, AttemptFailed, Verdict
+from tidegate.verdict import DEADLINE_EXCEEDED, QUEUE_FULL, QUEUE_TIMEOUT, AttemptFailed, Verdict
 
 
 class Slots:
@@ -23,19 +23,21 @@ class Slots:
     is the most that were in use.
     """
 
-    __slots__ = ("_limit", "_line", "in_use", "peak", "settings")
+    __slots__ = ("_head", "_limit", "_line", "in_use", "peak", "settings")
 
     def __init__(self, settings: SlotSettings) -> None:
         self.settings = settings
         self._limit = settings.max_streams or math.inf
         self.in_use = 0
         self.peak = 0
+        # Both first come, first served; who stood in line before and had a slot waits at the head.
+        self._head: OrderedDict[asyncio.Future[None], None] = OrderedDict()
         self._line: OrderedDict[asyncio.Future[None], None] = OrderedDict()
 
     @property
     def waiting(self) -> int:
         """How many wait."""
-        return len(self._line)
+        return len(self._head) + len(self._line)
 
     @property
     def full(self) -> bool:
@@ -52,15 +54,14 @@ class Slots:
     async def wait_taken(self, *, first: bool) -> None:
         """Wait for a slot; `first` goes to the head of the line. Holds: a slot, unless it was cancelled."""
         waiter = asyncio.get_running_loop().create_future()
-        self._line[waiter] = None
-        if first:
-            self._line.move_to_end(waiter, last=False)
+        line = self._head if first else self._line
+        line[waiter] = None
         self._serve()
         try:
             await waiter
         except asyncio.CancelledError:
             if waiter.cancelled():
-                self._line.pop(waiter, None)
+                line.pop(waiter, None)
             else:
                 self.give_back()  # it came in the same moment
             raise
@@ -77,8 +78,8 @@ class Slots:
         self._serve()
 
     def _serve(self) -> None:
-        while self._line and self.in_use < self._limit:
-            waiter, _ = self._line.popitem(last=False)
+        while self.waiting and self.in_use < self._limit:
+            waiter, _ = (self._head or self._line).popitem(last=False)
             if not waiter.done():
                 self._lend()
                 waiter.set_result(None)
@@ -184,24 +185,29 @@ class _Slotted:
         provider, began = attempt.target.provider, layer.clock()
         if slots.full and not attempt.again:
             raise self._refusal(QUEUE_FULL, "full", 1.0)
+        patience_s, late = self._patience(slots, began)
         try:
-            async with asyncio.timeout(self._patience_s(slots, began)):
+            async with asyncio.timeout(patience_s):
                 await slots.wait_taken(first=attempt.again)
         except TimeoutError:
-            raise self._refusal(QUEUE_TIMEOUT, "deadline", slots.settings.max_queue_wait_s) from None
+            raise self._refusal(late, "deadline", slots.settings.max_queue_wait_s) from None
         except asyncio.CancelledError:
-            layer.counts.slot_rejected(provider, "gone")
+            if attempt.record.verdict is None:  # else it lost a race
+                layer.counts.slot_rejected(provider, "gone")
             raise
         waited_s = layer.clock() - began
         attempt.record.queued_s += waited_s
         layer.counts.slot_waited(waited_s)
 
-    def _patience_s(self, slots: Slots, now: float) -> float | None:
-        """Give how long to wait at most: the queue's limit or the exchange's deadline, whichever is nearer."""
-        limit_s, deadline = slots.settings.max_queue_wait_s, self._attempt.admitted.deadline
-        limits = [limit_s] * (limit_s > 0) + [max(0.0, deadline - now)] * (deadline > 0)
-        return min(limits, default=None)
+    def _patience(self, slots: Slots, now: float) -> tuple[float | None, Verdict]:
+        """Give how long to wait at most, and what longer is: by the queue's limit or the exchange's deadline."""
+        limit_s, deadline = slots.settings.max_queue_wait_s or math.inf, self._attempt.admitted.deadline
+        left_s = max(0.0, deadline - now) if deadline else math.inf
+        patience_s = min(limit_s, left_s)
+        late = QUEUE_TIMEOUT if limit_s <= left_s else DEADLINE_EXCEEDED
+        return (None if patience_s == math.inf else patience_s), late
 
     def _refusal(self, verdict: Verdict, reason: str, wait_s: float) -> AttemptFailed:
         self._layer.counts.slot_rejected(self._attempt.target.provider, reason)
-        return AttemptFailed(verdict, headers=(retry_after(wait_s, self._layer.chance.random()),))
+        headers = () if verdict is DEADLINE_EXCEEDED else (retry_after(wait_s, self._layer.chance.random()),)
+        return AttemptFailed(verdict, headers=headers)

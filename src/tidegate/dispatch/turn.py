@@ -4,6 +4,7 @@ Nothing is tried again once a stream is open: its first content may be on its wa
 """
 
 import asyncio
+import re
 from collections.abc import Callable
 from random import Random
 from types import TracebackType
@@ -22,6 +23,8 @@ from tidegate.verdict import UPSTREAM_RATE_LIMITED, Again, AttemptFailed
 
 MAX_EXPONENT: Final = 30
 _ATTEMPTS: Final = b"x-tidegate-attempts"
+_is_shown = re.compile(r"[!-~]{1,256}").fullmatch
+"""What a client asked for can stand in a header."""
 _ONE: Final = (_ATTEMPTS, b"1")
 
 
@@ -94,7 +97,6 @@ class _Turn:
         target = self._plan.next(now)
         if target is None:
             raise self._plan.unavailable(now)
-        rules.router.fleet[target.key].budget.credit(now)
         try:
             while True:
                 try:
@@ -105,13 +107,16 @@ class _Turn:
                     else:
                         stream = await trial.open()
                         self._open = trial
+                except asyncio.CancelledError:
+                    self._count("cancelled")
+                    raise
                 except AttemptFailed as failed:
-                    self._count(target, "failed")
+                    self._count("failed")
                     step = self._after(failed)
                     if step is None:
                         raise self._final(failed) from None
                 else:
-                    self._count(target, "opened")
+                    self._count("opened")
                     return self._opened(stream)
                 target, delay_s = step
                 if delay_s:
@@ -139,7 +144,7 @@ class _Turn:
             target,
             state,
             (rules.clock, rules.wall),
-            again=self._here > 0 or self._sent,
+            again=self._here > 0 and not hedge,
             hedge=hedge,
         )
         return trial
@@ -173,14 +178,16 @@ class _Turn:
                 rules.counts.hedged(won)
         return decisive, result
 
-    def _count(self, target: Target, outcome: str) -> None:
-        """Count an attempt, if another was sent before it."""
-        if self._sent:
-            self._rules.counts.retried(target.provider, outcome)
+    def _count(self, outcome: str) -> None:
+        """Count an attempt, if there was another before it."""
+        if self._told is not None:
+            self._rules.counts.retried(self._last.target.provider, outcome)
 
     def _opened(self, stream: Stream) -> Stream:
         """Say in the answer what was used; nobody sends the body again."""
         admitted = self._admitted
+        if not self._sent:
+            self._credit(stream.attempt.target)
         admitted.ask.body = b""
         admitted.arrival.outcome.served = stream.attempt.record
         headers = (*stream.head.headers, *admitted.headers, *self._used(stream.attempt.target))
@@ -189,14 +196,23 @@ class _Turn:
 
     def _used(self, target: Target) -> tuple[tuple[bytes, bytes], ...]:
         attempts = len(self._admitted.arrival.outcome.attempts)
-        return self._rules.router.fleet[target.key].header, _ONE if attempts == 1 else (_ATTEMPTS, b"%d" % attempts)
+        header = self._rules.router.fleet[target.key].header
+        if target.asked and _is_shown(target.model):
+            header = header[0], f"{target.provider}/{target.model}".encode("ascii", "replace")
+        return header, _ONE if attempts == 1 else (_ATTEMPTS, b"%d" % attempts)
+
+    def _credit(self, target: Target) -> None:
+        """Add to the budget what an exchange brings whose first attempt was sent."""
+        self._rules.router.fleet[target.key].budget.credit(self._rules.clock())
 
     # --- what comes after a failure --------------------------------------------------------------------------------
 
     def _after(self, failed: AttemptFailed) -> tuple[Target, float] | None:
         """Decide where the next attempt is made and after how many seconds; None when there is none."""
-        last = self._last
+        last, sent = self._last, self._sent
         self._sent = any(record.sent_at for record in self._admitted.arrival.outcome.attempts)
+        if self._sent and not sent:
+            self._credit(last.target)
         if last.record.sent_at or not self._sent or self._told is None:
             self._told = failed
         step = self._step(last.target, failed)
@@ -212,23 +228,30 @@ class _Turn:
             return None
         rules, fleet = self._rules, self._rules.router.fleet
         now, asked_s = rules.clock(), asked_wait_s(failed, rules.wall())
-        state = fleet[target.key]
         delay_s = self._delay_here(fleet.retry_of(target.key), failed, asked_s)
-        if delay_s is not None and not state.breaker.admits(now + delay_s):
+        if delay_s is not None and not fleet.breaker_of(target).admits(now + delay_s):
             delay_s = None  # this failure, or one beside it, opened the breaker
-        if delay_s is None or asked_s or failed.verdict is UPSTREAM_RATE_LIMITED:
+        step = None if delay_s is None else (target, delay_s)
+        if step is None or asked_s or failed.verdict is UPSTREAM_RATE_LIMITED:
             # Who was told to wait, or has had enough, goes on at once where there is somewhere to go.
             other = self._plan.next(now)
-            if other is not None:
-                target, delay_s = other, 0.0
+            step = step if other is None else (other, 0.0)
         deadline = self._admitted.deadline
-        if delay_s is None or (deadline and now + delay_s >= deadline):
+        if step is None or (deadline and now + step[1] >= deadline):
             return None
-        if self._sent and not fleet[target.key].budget.take(now):
-            self._denied = True
-            rules.counts.retried(target.provider, "denied")
-            return None
-        return target, delay_s
+        return self._paid(step, now)
+
+    def _paid(self, step: tuple[Target, float], now: float) -> tuple[Target, float] | None:
+        """Pay for the next attempt; where its target's budget is empty, for one at the next that can pay."""
+        rules, fleet = self._rules, self._rules.router.fleet
+        if not self._sent or fleet[step[0].key].budget.take(now):
+            return step
+        rules.counts.retried(step[0].provider, "denied")
+        while (other := self._plan.next(now)) is not None:
+            if fleet[other.key].budget.take(now):
+                return other, 0.0
+        self._denied = True
+        return None
 
     def _delay_here(self, retry: RetrySettings, failed: AttemptFailed, asked_s: float) -> float | None:
         """Give after how many seconds the same target may be tried again; None for not at all."""
@@ -244,7 +267,7 @@ class _Turn:
     def _final(self, last: AttemptFailed) -> AttemptFailed:
         """Give the failure that the client hears of: the last of an attempt that was sent, else the last of all."""
         told = self._told or last
-        told.headers = (*told.headers, *self._used(self._last.target))
+        told.headers = (*told.headers, *self._admitted.headers, *self._used(self._last.target))
         if self._denied:
             told.headers = (*told.headers, (b"x-should-retry", b"false"))
         return told

@@ -13,7 +13,8 @@ from tidegate.edge.reply import Dates, refusal, render
 from tidegate.edge.settings import ServerSettings
 from tidegate.exchange import Ending, Flow, ReplyHead
 from tidegate.kernel.backoff import retry_after
-from tidegate.verdict import CLIENT_GONE, DEADLINE_EXCEEDED, REQUEST_TIMEOUT, TOO_LARGE, Fault, Refused
+from tidegate.kernel.backoff import retry_after
+from tidegate.verdict import CLIENT_GONE, DEADLINE_EXCEEDED, OVERLOADED, REQUEST_TIMEOUT, TOO_LARGE, Fault, Refused
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _MANY: Final = 4096
@@ -39,6 +40,10 @@ class Line(Protocol):
 
     def unsent(self) -> int:
         """Give the bytes that wait."""
+        ...
+
+    def grows(self, nbytes: int, /) -> bool:
+        """Say whether there is room for more of a body whose length nobody told."""
         ...
 
     def abort(self) -> None:
@@ -91,6 +96,8 @@ class HttpClient:
         """Take body bytes; give those after its end. Errors: Refused, through `read`."""
         if self._coded is not None:
             try:
+                if not self._line.grows(len(data)):
+                    raise Refused(OVERLOADED, headers=(retry_after(1.0, 0.0),))
                 rest = self._coded.feed(data)
             except Refused as fault:
                 self.keeps = False
@@ -178,7 +185,7 @@ class HttpClient:
         """End an exchange that is still opening; an open one is ended by its relay."""
         if self._ending is None:
             self._ending = ending
-            if self._task is not None and self._flow is None:
+            if self._task is not None and self._flow is None and not self.answered:
                 self._task.cancel()
 
     def lost(self) -> None:

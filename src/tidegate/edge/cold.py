@@ -26,6 +26,7 @@ from tidegate.edge.reply import error_body
 from tidegate.exchange import Arrival, Ending, Identity, Outcome
 from tidegate.verdict import BUG, COMPLETED, METHOD, NOT_FOUND, Again, Fault, Refused
 
+_HEALTH = frozenset({"/health", "/health/live", "/health/ready"})
 COLD_ROUTES = ("models", "other")
 """What the requests that are answered here are counted as."""
 
@@ -120,7 +121,7 @@ class _Recorded:
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith("/health"):
+        if scope["type"] != "http" or scope["path"] in _HEALTH:
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])

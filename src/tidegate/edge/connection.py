@@ -33,8 +33,8 @@ LOW_WATER_BYTES: Final = 16 * 1024
 FULL_RETRY_S: Final = 1.0
 """When to come again where all connections are in use: nobody knows when one ends."""
 
-_HEALTH: Final = b"/health"
-"""What is under this path passes no limit."""
+_HEALTH: Final = frozenset({b"/health", b"/health/live", b"/health/ready"})
+"""What passes no limit."""
 _NO_HEAD: Final = Head(method=b"", path=b"", version="1.1", headers={}, length=0, keeps=False, expects=False)
 _END_OF_HEAD: Final = b"\r\n\r\n"
 
@@ -81,6 +81,7 @@ class Edge(Struct):
     cold: Callable[[str, Callable[[], None]], asyncio.Protocol]
     join: Callable[[str], Seat]
     clock: Callable[[], float]
+    grows: Callable[[int], bool] = lambda _: True
     tasks: Tasks = field(default_factory=Tasks)
     dates: Dates = field(default_factory=Dates)
     connections: set["Connection"] = field(default_factory=set)
@@ -183,6 +184,10 @@ class Connection(asyncio.Protocol):
 
     # --- Line: what the client in work needs ------------------------------------------------------------------------
 
+    def grows(self, nbytes: int, /) -> bool:
+        """Say whether there is room for more of a body whose length nobody told."""
+        return self._edge.grows(nbytes)
+
     @property
     def dates(self) -> Dates:
         """The shared Date header."""
@@ -253,7 +258,7 @@ class Connection(asyncio.Protocol):
             return
         edge = self._edge
         hot = edge.routes.get(head.path) if head.method == b"POST" else None
-        peer = self._peer if head.path.startswith(_HEALTH) else self._admitted(head)
+        peer = self._peer if head.path in _HEALTH else self._admitted(head)
         if peer is None:
             wait = retry_after(FULL_RETRY_S, random.random())  # noqa: S311 (no secret)
             self._refuse(Refused(CONNECTIONS_FULL, headers=(wait,)), head, hot[0] if hot is not None else "other")

@@ -219,6 +219,7 @@ class LogStore:
             finish_reason=entry.finish_reason,
             path=entry.path,
             attempts=entry.attempts,
+            tries=" ".join(f"{attempt.provider}={attempt.code}" for attempt in entry.tries),
             first_token_s=_micro(entry.first_token_s),
             gap_mean_s=_micro(entry.gap_mean_s),
             gap_max_s=_micro(entry.gap_max_s),

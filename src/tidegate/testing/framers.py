@@ -1,6 +1,6 @@
 """What every framer promises, checked on a stream of your own: for our framers and for yours."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 
 from tidegate.wire import Framed, FrameError, FramerOf
@@ -31,8 +31,7 @@ def _check_feed(framer: AnyFramer, stream: bytes, cuts: list[int], expected: lis
     frames = [frame for piece in _pieces(stream, cuts) for frame in framer.feed(piece)]
     frames += framer.finish()
     _require([_fields(frame) for frame in frames] == expected, f"the frames do not depend on cuts at {cuts[:4]}")
-    joined = b"".join(frame.raw for frame in frames)
-    _require(joined + framer.release() == stream, f"feed loses and adds nothing with cuts at {cuts[:4]}")
+    _require(_raw(frames) + framer.release() == stream, f"feed loses and adds nothing with cuts at {cuts[:4]}")
 
 
 def _check_take(framer: AnyFramer, stream: bytes, cuts: list[int]) -> None:
@@ -43,8 +42,7 @@ def _check_take(framer: AnyFramer, stream: bytes, cuts: list[int]) -> None:
         _require(taken == seen[: len(taken)], f"take passes bytes as they came with cuts at {cuts[:4]}")
         _require(framer.held == len(seen) - len(taken), f"what take does not give is held with cuts at {cuts[:4]}")
         _require(not framer.inside, f"take gives whole frames with cuts at {cuts[:4]}")
-    taken += b"".join(frame.raw for frame in framer.finish())
-    _require(taken == stream, f"take gives the whole stream with cuts at {cuts[:4]}")
+    _require(taken + _raw(framer.finish()) == stream, f"take gives the whole stream with cuts at {cuts[:4]}")
 
 
 def _check_release(make: Callable[[int], AnyFramer], stream: bytes, frames: list[Framed]) -> None:
@@ -61,14 +59,17 @@ def _check_release(make: Callable[[int], AnyFramer], stream: bytes, frames: list
             framer.take(stream[cut : cut + 1]) == stream[cut : cut + 1], "pieces of a released frame go on at once"
         )
         _require(framer.inside, f"the released frame is not over after {cut + 1} bytes")
-        _require(framer.take(stream[cut + 1 :]) == stream[cut + 1 :], "what follows a released frame is given")
+        rest = framer.take(stream[cut + 1 :])
         _require(not framer.inside, "a released frame ends")
-        framer.finish()
+        _require(rest + _raw(framer.finish()) == stream[cut + 1 :], "what follows a released frame is given")
 
 
 def _check_unfinished(make: Callable[[int], AnyFramer], frames: list[Framed]) -> None:
     before, longest = _longest(frames)
-    _require(_refuses(_finish, make(_ENOUGH), [before + longest[: len(longest) // 2]]), "an unfinished frame is told from a finished stream")
+    _require(
+        _refuses(_finish, make(_ENOUGH), [before + longest[: len(longest) // 2]]),
+        "an unfinished frame is told from a finished stream",
+    )
 
 
 def _check_limit(make: Callable[[int], AnyFramer], frames: list[Framed]) -> None:
@@ -111,9 +112,12 @@ def _refuses(call: Callable[[AnyFramer, list[bytes]], None], framer: AnyFramer, 
 
 def _longest(frames: list[Framed]) -> tuple[bytes, bytes]:
     """Give the largest frame, and the stream before it."""
-    raws = [frame.raw for frame in frames]
-    at = max(range(len(raws)), key=lambda at: len(raws[at]))
-    return b"".join(raws[:at]), raws[at]
+    at = max(range(len(frames)), key=lambda at: len(frames[at].raw))
+    return _raw(frames[:at]), frames[at].raw
+
+
+def _raw(frames: Sequence[Framed]) -> bytes:
+    return b"".join(frame.raw for frame in frames)
 
 
 def _fields(frame: Framed) -> list[object]:

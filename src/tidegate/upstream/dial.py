@@ -17,6 +17,8 @@ from tidegate.verdict import CONNECT_REFUSED, CONNECT_RESET, DNS_FAILED, TLS_FAI
 
 HANDSHAKES: Final = 64
 """TLS handshakes at a time: each is milliseconds of CPU, and a herd of them starves running streams."""
+KEEPALIVE_S: Final = 15
+"""Silence after which the kernel asks a provider's host whether it is there; it is gone after twice as long."""
 HAPPY_EYEBALLS_DELAY_S: Final = 0.25
 """RFC 8305 section 5."""
 MAX_PROXY_REPLY_BYTES: Final = 16 * 1024
@@ -119,7 +121,21 @@ async def _reach(host: str, port: int) -> socket.socket:
         happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY_S,
     )
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    _keep_alive(sock)
     return sock
+
+
+def _keep_alive(sock: socket.socket) -> None:
+    """Have the kernel find out about a peer that vanished without a word, where it can."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", KEEPALIVE_S),
+        ("TCP_KEEPINTVL", KEEPALIVE_S // 3),
+        ("TCP_KEEPCNT", 3),
+        ("TCP_USER_TIMEOUT", 2000 * KEEPALIVE_S),
+    ):
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
 async def _addresses(loop: asyncio.AbstractEventLoop, host: str, port: int) -> list[AddressInfo]:

@@ -37,6 +37,9 @@ MAX_HELD_BYTES: Final = 256 * 1024
 
 _PASSING: Final = frozenset({408, 425})
 """Statuses below 500 that say nothing against the request itself: it came too slowly, or too early."""
+STALE_S: Final = 0.25
+"""How soon after a request is sent a connection breaks that the provider had closed before: in the time of one round trip.
+One that breaks later was alive, and what was sent on it may be at work."""
 LOOK_BYTES: Final = 1024
 """A read is looked at in pieces of this size: most often the verdict is in the first, and the rest need not be split."""
 
@@ -123,13 +126,14 @@ class _Open:
         attempt, provider, clock = self._attempt, self._provider, self._opening.clock
         ask, record = attempt.admitted.ask, attempt.record
         body = provider.row.dialect.write_request(ask, attempt.target.model)
-        request = provider.write(attempt.admitted.arrival, body)
-        self._request_bytes = len(request)
         fresh = False
         while True:
+            request = provider.write(attempt.admitted.arrival, body)
+            self._request_bytes = len(request)
             connection = self._connection = await provider.pool.take(fresh=fresh, on_tls=self._securing)
             record.reused = connection.served > 0
-            record.connected_at = record.sent_at = clock()
+            sent_at = record.connected_at = clock()
+            record.sent_at = record.sent_at or sent_at
             reader = self._reader = _Reader(self._opening, attempt, provider, connection)
             reader.changed = body is not ask.body
             connection.send(request, reader)
@@ -137,7 +141,8 @@ class _Open:
             if fault is None:
                 self._request_bytes = 0
                 return reader
-            if fault.verdict is CONNECT_RESET and record.reused and not connection.heard:
+            stale = record.reused and not connection.heard and clock() - sent_at < STALE_S
+            if stale and fault.verdict is CONNECT_RESET:
                 # The provider had closed this connection while it was idle: nobody's failure. Once, on a new one.
                 provider.pool.give_back(connection)
                 self._connection = None

@@ -45,7 +45,7 @@ class Cutter(ABC, Generic[FrameT]):
             self._held += data
             return []
         make, start = self._make, ends[0]
-        frames = [make(bytes(self._held) + data[:start])]
+        frames = [make(self._joined(data[:start]))]
         for end in ends[1:]:
             frames.append(make(data[start:end]))
             start = end
@@ -58,7 +58,7 @@ class Cutter(ABC, Generic[FrameT]):
         if not ends:
             self._held += data
             return self.release() if self._inside else b""
-        piece = bytes(self._held) + data[: ends[-1]]
+        piece = self._joined(data[: ends[-1]])
         self._rest(data, ends[-1])
         return piece
 
@@ -102,6 +102,13 @@ class Cutter(ABC, Generic[FrameT]):
             if end - start > self._limit:
                 raise FrameError(f"a frame is larger than {self._limit} bytes")
             start = end
+
+    def _joined(self, rest: bytes) -> bytes:
+        """Give what is held with what follows it."""
+        if not self._held:
+            return rest
+        self._held += rest
+        return bytes(self._held)
 
     def _rest(self, data: bytes, end: int) -> None:
         """Stand after the frame that ends at `end` of `data`, and hold what follows it."""

@@ -161,7 +161,7 @@ def _write_value(value: Value) -> bytes:
             return bytes((_TEXT,)) + len(text).to_bytes(2) + text
         case datetime():
             return bytes((_TIMESTAMP,)) + ((value - _EPOCH) // _MS).to_bytes(8, signed=True)
-        case UUID():
+        case _:
             return bytes((_UUID,)) + value.bytes
 
 

@@ -25,32 +25,36 @@ MAX_ELEMENT_BYTES: Final = 4 * 1024 * 1024
 """As of server-sent events: the largest that providers send carry an image or a whole file of audio."""
 WHOLE_LEVELS: Final = 8
 """So many levels of braces are matched at once: Gemini's elements have five, and the arguments of a call some more."""
-WHOLE_BYTES: Final = 16 * 1024
-"""What is larger is not matched at once: an atomic group needs memory for all that it has matched."""
+WINDOW_BYTES: Final = 16 * 1024
+"""So much is matched at once: an atomic group needs memory for all that it has matched."""
 
 # Where an iteration of a group can fail behind its first byte stands an atomic group, and no possessive quantifier:
-# up to Python 3.11.4 the latter goes on from where the iteration failed (gh-106052).
+# up to Python 3.11.4 the latter goes on from where the iteration failed (gh-106052). One of escapes can fail only where
+# the data ends, and nothing is found there.
 _ESCAPES: Final = rb'[^"\\]*+(?:\\.[^"\\]*+)*+'
 # A quote without a backslash before it ends the string: eight times as fast as to read escapes, which are not read either
 # where no quote follows.
 _TO_QUOTE: Final = rb'(?:[^"]*+(?<!\\)"|(?=[^"]*+")' + _ESCAPES + rb'")'
-_PLAIN: Final = rb'[^"{}]*+'
 
 
-def _object(levels: int) -> bytes:
-    """Give the pattern of a whole object that has so many levels of braces at most."""
+def _content(levels: int) -> bytes:
+    """Give the pattern of what is in an object, up to a brace or quote that begins what is cut, or ends the object.
+
+    Shape: objects in it that have at most so many levels of braces are passed over.
+    """
     part = rb'"' + _TO_QUOTE
-    if levels > 1:
-        part = b"(?:" + part + b"|" + _object(levels - 1) + b")"
-    return rb"\{" + _PLAIN + b"(?>(?:" + part + _PLAIN + rb")*)\}"
+    if levels:
+        part = rb"(?:" + part + rb"|\{" + _content(levels - 1) + rb"\})"
+    return rb'[^"{}]*+(?>(?:' + part + rb'[^"{}]*+)*)'
 
 
 _sign = re.compile(rb"[^ \t\r\n]").search
 _sign_within = re.compile(rb"[^ \t\r\n,]").search
-_whole = re.compile(rb"[ \t\r\n,]*+" + _object(WHOLE_LEVELS), re.DOTALL).match
+# What nearly always comes: an element from begin to end.
+_whole = re.compile(rb"[ \t\r\n,]*+\{" + _content(WHOLE_LEVELS - 1) + rb"\}", re.DOTALL).match
 _rest_of_string = re.compile(_TO_QUOTE, re.DOTALL).match
-# Up to the next brace, over whole strings. A string that does not end in the data is taken, too: as the first group.
-_braces = re.compile(_PLAIN + rb'(?:"(?:' + _TO_QUOTE + rb"|(.*+))" + _PLAIN + rb")*+([{}]?)", re.DOTALL).finditer
+# Ends in the rest of a string that is cut, as the first group, or in braces as the second.
+_braces = re.compile(_content(WHOLE_LEVELS - 1) + rb'(?:"(.*+)|(\{++|\}?))', re.DOTALL).finditer
 
 
 class _Place(Enum):
@@ -110,7 +114,7 @@ class JsonArrayFramer(Cutter[Element]):
                 at = self._inside_element(data, at)
                 if not self._depth:
                     ends.append(at)
-            elif self._place is _Place.WITHIN and (found := _whole(data, at, at + WHOLE_BYTES)):
+            elif self._place is _Place.WITHIN and (found := _whole(data, at, at + WINDOW_BYTES)):
                 at = found.end()
                 ends.append(at)
             else:
@@ -129,25 +133,26 @@ class JsonArrayFramer(Cutter[Element]):
                 self._depth = 1
             case _Place.WITHIN, b"]":
                 self._place = _Place.BEHIND
-            case place, _:
-                raise FrameError(place.value)
+            case _:
+                raise FrameError(self._place.value)
         return found.end()
 
     def _inside_element(self, data: bytes, at: int) -> int:
-        """Give where the element ends, or the data."""
+        """Give where the element ends, or the window, or the data."""
         if self._quoted:
             at = self._inside_string(data, at)
-        for found in _braces(data, at):
-            cut, brace = found.groups()
-            if brace == b"}":
+        window = min(at + WINDOW_BYTES, len(data))
+        for found in _braces(data, at, window):
+            cut, braces = found.groups()
+            if braces == b"}":
                 self._depth -= 1
                 if not self._depth:
                     return found.end()
-            elif brace:
-                self._depth += 1
+            elif braces:
+                self._depth += len(braces)
             elif cut is not None:
                 self._cut_string(cut)
-        return len(data)
+        return window
 
     def _inside_string(self, data: bytes, at: int) -> int:
         """Give where the string ends, or the data."""
@@ -156,7 +161,7 @@ class JsonArrayFramer(Cutter[Element]):
         if found is None:
             self._cut_string(data[at:])
             return len(data)
-        self._quoted = self._escaped = False
+        self._quoted = False
         return found.end()
 
     def _cut_string(self, seen: bytes) -> None:

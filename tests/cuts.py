@@ -26,6 +26,10 @@ def frames_of(framer: FramerOf[F], pieces: Sequence[bytes]) -> list[F]:
     return [*(frame for piece in pieces for frame in framer.feed(piece)), *framer.finish()]
 
 
+def take_all(framer: FramerOf[Framed], pieces: Sequence[bytes]) -> bytes:
+    return b"".join(framer.take(piece) for piece in pieces)
+
+
 def said(frames: Sequence[Framed]) -> list[bytes]:
     return [frame.data for frame in frames if frame.data is not None]
 
