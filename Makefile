@@ -27,12 +27,13 @@ run: $(VENV)/.run ## start the mock provider and the gateway, stream one complet
 servers: ## install nginx and wrk where Debian's packages can be had (tests and bench skip what is missing)
 	@scripts/install-servers
 
-check: $(VENV)/.test ## lint, types, import rules, fast tests: seconds
+QUICK := kernel wire dialect dispatch contract admission ledger testing
+check: $(VENV)/.test ## lint, types, import rules, the quick tests: half a minute
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/pytest -m 'not slow' -x
+	$(BIN)/pytest -m 'not slow' -x $(QUICK:%=tests/%)
 
 test: $(VENV)/.test servers ## everything CI runs
 	$(BIN)/ruff check .

@@ -151,7 +151,11 @@ class Room:
             "in flight": sum(state.in_flight for state in self.fleet.states.values()),
             "slots": sum(slots.in_use for slots in self.slots()),
             "waiting": sum(slots.waiting for slots in self.slots()),
-            "probes": sum(state.breaker._probing for state in self.fleet.states.values()),
+            "probes": sum(
+                standing.breaker._probing
+                for state in self.fleet.states.values()
+                for standing in (state, *state._asked.values())
+            ),
             "tasks": len(self.tasks),
         }
         return {name: count for name, count in held.items() if count}

@@ -43,6 +43,7 @@ FAILURES = (
     "connect_refused", "connect_reset", "dns_failed", "tls_failed", "provider_auth", "upstream_rate_limited",
     "upstream_rejected", "upstream_failed", "error_frame", "empty_stream", "bad_frame",
 )  # fmt: skip
+MAX_HELD_BYTES = 10_000_000
 EVENTS = ReplyHead(200, ((b"content-type", b"text/event-stream"),))
 
 
@@ -62,6 +63,9 @@ class Line:
 
     def unsent(self) -> int:
         return 0
+
+    def grows(self, _: int, /) -> bool:
+        return True
 
     def abort(self) -> None:
         self.aborted = True
@@ -203,7 +207,15 @@ class Simulation:
         self.draining = False
         self.store = store.MemoryStore(self.clock)
         self.provider = Provider(self.chance)
-        self.memory = MemoryGuard(held=int, readers=list, chance=self.chance.random, log=structlog.get_logger())
+        self.held_bytes = 0
+        self.memory = MemoryGuard(
+            MAX_HELD_BYTES,
+            config.server.max_body_bytes,
+            held=lambda: self.held_bytes,
+            readers=lambda: list(self.gateway.relays()),
+            chance=self.chance.random,
+            log=structlog.get_logger(),
+        )
         self.process = Process(
             clock=self.clock,
             chance=self.chance,
@@ -230,6 +242,15 @@ class Simulation:
     def add(self, entry: Entry, /) -> None:
         """Keep every entry."""
         self.entries.append(entry)
+
+    def hold(self, nbytes: int) -> None:
+        """Let so many bytes be held from now on, as the sampler finds."""
+        self.held_bytes = nbytes
+        self.memory.sample()
+
+    def drain(self, *, draining: bool) -> None:
+        """Take no new work, or take some again."""
+        self.draining = draining
 
     def reload(self, config: Config) -> None:
         """Take another configuration, as the gateway does."""
@@ -270,7 +291,7 @@ class Simulation:
 
 
 def settings(base: dict[str, Any], **sections: Any) -> Config:
-    """Give a configuration of three providers, and of two models that go to all of them."""
+    """Give a configuration of three providers, of models that go to all of them, and of one that clients name."""
     providers = [{"name": name, "base_url": f"http://{name}.invalid/v1", **base} for name in ("a", "b", "c")]
     targets = [
         {"provider": "a", "model": "x", "weight": 2},
@@ -281,5 +302,6 @@ def settings(base: dict[str, Any], **sections: Any) -> Config:
         {"name": "plain", "balance": "p2c_ewma", "targets": targets},
         {"name": "hedged", "balance": "round_robin", "targets": targets, "hedge": {"after": 0.3}},
         {"name": "sticky", "balance": "sticky", "targets": targets},
+        {"name": "open/*", "balance": "p2c_ewma", "targets": [{"provider": name} for name in ("a", "b")]},
     ]
     return make_config("http://unused", providers=providers, models=models, **sections)

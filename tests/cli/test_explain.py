@@ -135,7 +135,7 @@ def test_what_counts_against_a_target_is_what_opens_its_breaker(
 def test_every_verdict_has_its_place(capsys: pytest.CaptureFixture[str]) -> None:
     explain(make_config("http://unused"), "mock")
     said = capsys.readouterr().out
-    elsewhere = {"completed", "client_gone", "client_slow", "cancelled", "bug"}
+    elsewhere = {"completed", "cancelled", "bug"}
     words = set(said.replace(",", " ").split())
     assert {code for code in TABLE if code not in words} == elsewhere
     assert all(len(line) <= WIDTH for line in said.splitlines())
@@ -162,7 +162,14 @@ LARGE: dict[str, Any] = {
         },
         {"name": "wild/*", "targets": [{"provider": "other", "model": "x-*"}]},
     ],
-    "limits": {"rate": [{"by": "key", "requests_per_minute": 5}], "max_connections": 0},
+    "limits": {
+        "rate": [
+            {"by": "key", "requests_per_minute": 5, "burst": 2, "tokens_per_minute": 700, "max_streams": 3},
+            {"by": "ip", "requests_per_minute": 9},
+        ],
+        "max_connections": 0,
+        "max_connections_per_ip": 4,
+    },
     "server": {"request_timeout": 0},
 }
 
@@ -189,8 +196,85 @@ def test_targets_are_told_with_all_that_is_set_about_them(capsys: pytest.Capture
     assert then(said, "upstream_failed") == "here again, as its retry says; then the next target"
     stack = rows(said, "The stack, outermost first")
     assert list(stack) == ["admission", "turn", "slots", "breaker", "deadlines", "opening"]
-    assert "any number of connections; rates by key" in stack["admission"][0]
+    assert stack["admission"][0] == (
+        "auth.mode open; any number of connections, 4 of one address; 512MiB held for all; "
+        "by key 5 requests a minute (2 at once), 700 tokens a minute, 3 requests at a time; by ip 9 requests a minute"
+    )
     assert "no limit for the whole exchange" in stack["turn"][0]
+
+
+@pytest.mark.parametrize(
+    ("retry", "said"),
+    [
+        ({"max_attempts": 2}, "2 attempts in all, a random wait of at most 250ms between them"),
+        ({"max_attempts": 3}, "3 attempts in all, a random wait of at most 250ms, doubled each time up to 2s, between them"),
+        ({"max_attempts": 3, "initial_delay": 2, "max_delay": 1}, "3 attempts in all, a random wait of at most 1s between them"),
+    ],
+)  # fmt: skip
+def test_the_wait_between_attempts_is_told_as_it_grows(
+    retry: dict[str, Any], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    explain(make_config("http://unused", provider={"retry": retry}), "mock")
+    assert rows(capsys.readouterr().out, "main/mock")["retry"] == [said]
+
+
+@pytest.mark.parametrize(
+    ("whole", "cut"),
+    [
+        (1200, ""),
+        (720, "; the 12m of server.request_timeout are over before total"),
+        (600, "; the 10m of server.request_timeout are over before total"),
+        (60, "; the 1m of server.request_timeout are over before first_token, total and response"),
+    ],
+)
+def test_deadlines_that_the_whole_exchange_does_not_outlast_are_told(
+    whole: int, cut: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    explain(make_config("http://unused", server={"request_timeout": whole}), "mock")
+    phases = "connect 10s, headers 1m, first_token 5m, idle 30s, total 15m, response 10m"
+    assert rows(capsys.readouterr().out, "main/mock")["deadlines"] == [f"{phases}{cut}"]
+
+
+def test_what_opens_a_breaker_is_told_and_whose_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    models = [{"name": "wild/*", "targets": [{"provider": "main"}]}, {"name": "m", "targets": [{"provider": "main"}]}]
+    config = make_config("http://unused", provider={"breaker": {"failures": 3, "open_for": 9}}, models=models)
+    opens = (
+        "opens after 3 calls in a row that did not open, or as many streams in a row that were cut, or after failures of "
+        "50% of at least 20 calls in 1m, for 9s, each time twice as long up to 5m, until a stream completes; closes after "
+        "2 good probes"
+    )
+    explain(config, "m")
+    assert rows(capsys.readouterr().out, "main/m")["breaker"] == [opens]
+    long = make_config("http://unused", provider={"breaker": {"open_for": 600}})
+    explain(config, "wild/x")
+    assert rows(capsys.readouterr().out, "main/x")["breaker"] == [f"{opens}; this name has one to itself"]
+    explain(long, "mock")
+    assert ", for 10m; closes after" in rows(capsys.readouterr().out, "main/mock")["breaker"][0]
+
+
+@pytest.mark.parametrize(
+    ("server", "limits", "gone", "slow"),
+    [
+        ({}, {}, "closed at once", "took nothing for 30s or was the slowest when more than 512MiB"),
+        ({"on_client_disconnect": "finish"}, {"max_buffered_bytes": 0}, "may end without it", "took nothing for 30s:"),
+        ({"slow_client_timeout": 0}, {}, "closed at once", "the client was the slowest when more than 512MiB"),
+        ({"slow_client_timeout": 0}, {"max_buffered_bytes": 0}, "closed at once", ""),
+    ],
+)
+def test_what_ends_a_stream_from_its_clients_side_is_told(
+    server: dict[str, Any], limits: dict[str, Any], gone: str, slow: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    explain(make_config("http://unused", server=server, limits=limits), "mock")
+    said = capsys.readouterr().out
+    endings = rows(said, "What ends a stream whose content is on its way")
+    assert gone in endings["client_gone"][-1]
+    assert slow in endings.get("client_slow", [""])[-1]
+    assert ("client_slow" in endings) is bool(slow)
+    assert "error frame" in endings["deadline_exceeded"][-1]
+    memory = "no limit of memory" if limits else "512MiB held for all"
+    assert rows(said, "The stack, outermost first")["admission"] == [
+        f"auth.mode open; 10000 connections; {memory}; no rates"
+    ]
 
 
 def test_a_model_with_one_target_that_is_ever_asked_has_no_next(capsys: pytest.CaptureFixture[str]) -> None:

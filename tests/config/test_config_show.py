@@ -211,7 +211,8 @@ def test_slots_of_one_target_in_two_models_that_differ_are_warned_of(tmp_path: P
         ("sticky_by: user", ""),
         ("sticky_by: X-Session, balance: sticky", ""),
         ("balance: sticky", ""),
-        ("hedge: {after: 30m}", "hedge.after of 30m never passes: server.request_timeout of 20m does before"),
+        ("hedge: {after: 5m}", ""),
+        ("hedge: {after: 6m}", "hedge.after of 6m never passes: its targets' first_token of 5m does before"),
     ],
 )
 def test_a_model_with_a_setting_that_does_nothing_is_warned_of(tmp_path: Path, members: str, warning: str) -> None:
@@ -219,6 +220,27 @@ def test_a_model_with_a_setting_that_does_nothing_is_warned_of(tmp_path: Path, m
         "provider: main", "provider: main}, {provider: main, model: b"
     )
     assert warnings(read(tmp_path, text).config, MANY) == ([f"models[0].{warning}"] if warning else [])
+
+
+@pytest.mark.parametrize(
+    ("first_tokens", "after", "bound"),
+    [
+        (("10s", "20s"), "15s", ""),
+        (("10s", "20s"), "21s", "its targets' first_token of 20s"),
+        (("10s", "0"), "5m", ""),
+        (("10s", "0"), "21m", "server.request_timeout of 20m"),
+    ],
+)
+def test_a_hedge_that_comes_after_every_target_has_failed_is_warned_of(
+    tmp_path: Path, first_tokens: tuple[str, str], after: str, bound: str
+) -> None:
+    targets = [
+        f"{{provider: main, model: m-{at}, timeouts: {{headers: 5s, first_token: {at}}}}}" for at in first_tokens
+    ]
+    resting = "{provider: main, model: resting, weight: 0, timeouts: {total: 0, first_token: 0}}"
+    text = f"{GOOD}  - {{name: m, hedge: {{after: {after}}}, targets: [{', '.join(targets)}, {resting}]}}\n"
+    warning = f"models[1].hedge.after of {after} never passes: {bound} does before"
+    assert warnings(read(tmp_path, text).config, MANY) == ([warning] if bound else [])
 
 
 def test_keys_make_an_open_address_wise(tmp_path: Path) -> None:
@@ -231,6 +253,7 @@ def test_keys_make_an_open_address_wise(tmp_path: Path) -> None:
     [
         ("idle: 1h", "idle of 1h never passes: total of 15m does before"),
         ("first_token: 16m", "first_token of 16m never passes: total of 15m does before"),
+        ("first_token: 59s", "headers of 1m never passes: first_token of 59s does before"),
         ("headers: 61s, total: 1m, first_token: 0", "headers of 61s never passes: total of 1m does before"),
         ("connect: 11m", "connect of 11m never passes: response of 10m does before"),
         ("connect: 16m, response: 0", "connect of 16m never passes: total of 15m does before"),

@@ -46,6 +46,8 @@ def test_a_size_means_bytes(text: str, size: int) -> None:
     ("text", "hint"),
     [
         ("30", "add a unit, for example '30s'"),
+        ("99.5", "add a unit, for example '99.5s'"),
+        ("100", "add a unit, for example '100s' or '100ms'"),
         ("30 s", "did you mean '30s'?"),
         ("30S", "did you mean '30s'?"),
         ("30sec", "did you mean '30s'?"),

@@ -258,14 +258,27 @@ def test_a_pause_that_is_set_longer_than_that_is_kept_and_does_not_grow() -> Non
     assert target.wait_s(START_S + 900) == 900.0
 
 
-def test_once_closed_the_next_pause_is_short_again() -> None:
+def test_a_target_that_begins_streams_and_cuts_them_all_is_left_alone_longer_each_time() -> None:
+    target, now, waits = breaker(failures=1, successes=1), START_S, []
+    for _ in range(4):
+        stream(target, UPSTREAM_RESET, now)  # its first content closes the breaker, its end opens it again
+        waits.append(target.wait_s(now))
+        now += waits[-1]
+    assert waits == [30.0, 60.0, 120.0, 240.0]
+
+
+def test_only_a_stream_that_completes_while_it_is_closed_makes_the_next_pause_short() -> None:
     target = tripped(successes=1)
-    call(target, CONNECT_REFUSED, START_S + 30)
-    assert target.wait_s(START_S + 30) == 60.0
-    call(target, COMPLETED, START_S + 90)
-    assert target.state(START_S + 90) is CLOSED
-    call(target, CONNECT_REFUSED, START_S + 91)
-    assert target.wait_s(START_S + 91) == 30.0
+    permit = target.admit(START_S + 30)
+    assert permit is not None
+    target.opened(permit, START_S + 30)
+    assert target.state(START_S + 30) is CLOSED
+    call(target, CONNECT_REFUSED, START_S + 31)
+    assert target.wait_s(START_S + 31) == 60.0
+    call(target, COMPLETED, START_S + 91)
+    call(target, COMPLETED, START_S + 92)
+    call(target, CONNECT_REFUSED, START_S + 93)
+    assert target.wait_s(START_S + 93) == 30.0
 
 
 # --- half open -------------------------------------------------------------------------------------------------------
@@ -566,7 +579,7 @@ def test_only_the_target_s_own_breaker_is_asked() -> None:
         ask = attempt_at(loop.time())
         other = structs.replace(ask, target=Target("main", "another"))
         breakers = {ask.target.key: tripped(loop.time()), other.target.key: breaker()}
-        layered = breaking(breakers.__getitem__, loop.time, Random(1))(ScriptedService())
+        layered = breaking(lambda target: breakers[target.key], loop.time, Random(1))(ScriptedService())
         async with layered.open(other):
             pass
         with pytest.raises(AttemptFailed):

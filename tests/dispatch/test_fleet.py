@@ -10,7 +10,17 @@ from msgspec import structs
 
 from dispatching import A, B, Settings, fleet_of
 from tidegate.dispatch.breaker import BreakerState
-from tidegate.dispatch.fleet import DECAY_S, PENALTY_S, WORST_S, Fleet, ProviderRules, TargetState, waiting_and_used
+from tidegate.dispatch.fleet import (
+    DECAY_S,
+    MAX_ASKED,
+    PENALTY_S,
+    WORST_S,
+    Fleet,
+    ProviderRules,
+    Standing,
+    TargetState,
+    waiting_and_used,
+)
 from tidegate.dispatch.settings import BreakerSettings, RetryBudgetSettings, RetrySettings, SlotSettings
 from tidegate.exchange import Target
 from tidegate.testing.clock import run_virtual
@@ -24,7 +34,7 @@ def state() -> TargetState:
     return fleet_of([A])[A.key]
 
 
-def trip(target: TargetState, now: float = START_S) -> None:
+def trip(target: Standing, now: float = START_S) -> None:
     while target.breaker.state(now) is BreakerState.CLOSED:
         permit = target.breaker.admit(now)
         assert permit is not None
@@ -163,6 +173,68 @@ def test_models_behind_a_wildcard_share_what_is_kept() -> None:
     assert fleet[wild.key].label == "a/openai/*"
 
 
+WILD = Target("a", "openai/*", name="openai/*")
+
+
+def named(number: object) -> Target:
+    """Give the wildcard's target as a request names its model."""
+    return structs.replace(WILD, model=f"openai/{number}")
+
+
+def test_one_bad_model_behind_a_wildcard_closes_no_other() -> None:
+    fleet = fleet_of([WILD], Settings(breaker=BreakerSettings(failures=1)))
+    bad, good = fleet.standing_of(named("bad")), fleet.standing_of(named("good"))
+    trip(bad)
+    assert fleet.standing_of(named("bad")) is bad
+    assert fleet.breaker_of(named("bad")) is bad.breaker
+    assert not bad.available(START_S)
+    assert good.available(START_S)
+    good.cool(START_S + 5)
+    assert fleet[WILD.key].available(START_S)
+    assert fleet.standing_of(WILD) is fleet[WILD.key]
+
+
+def test_a_target_s_breaker_is_shown_as_the_worst_of_its_models() -> None:
+    fleet = fleet_of([WILD], Settings(breaker=BreakerSettings(failures=1, open_for_s=30.0)))
+    state = fleet[WILD.key]
+    fleet.standing_of(named("good"))
+    assert state.breaker_state(START_S) is BreakerState.CLOSED
+    trip(fleet.standing_of(named("bad")))
+    assert state.breaker_state(START_S) is BreakerState.OPEN
+    assert state.breaker_state(START_S + 30) is BreakerState.HALF_OPEN
+    plain = fleet_of([A], Settings(breaker=BreakerSettings(failures=1)))[A.key]
+    trip(plain)
+    assert plain.breaker_state(START_S) is BreakerState.OPEN
+
+
+def test_of_many_models_that_requests_name_the_last_asked_are_remembered() -> None:
+    fleet = fleet_of([WILD])
+    kept, lost = fleet.standing_of(named("kept")), fleet.standing_of(named("lost"))
+    for number in range(MAX_ASKED - 1):
+        fleet.standing_of(named(number))
+        assert fleet.standing_of(named("kept")) is kept
+    assert len(fleet[WILD.key]._asked) == MAX_ASKED
+    assert fleet.standing_of(named("lost")) is not lost
+
+
+def test_a_model_that_a_request_names_is_heard_under_the_configured_name() -> None:
+    heard: list[tuple[tuple[str, str], BreakerState]] = []
+    rules = ProviderRules(name="a", host="a.test", breaker=BreakerSettings(failures=1))
+    fleet = Fleet([rules], [WILD], now=START_S, on_breaker=lambda *said: heard.append(said))
+    trip(fleet.standing_of(named("bad")))
+    assert heard == [(WILD.key, BreakerState.OPEN)]
+
+
+@pytest.mark.parametrize("failures", [1, 2])
+def test_models_that_requests_named_begin_anew_where_the_breaker_s_settings_change(failures: int) -> None:
+    before = fleet_of([WILD], Settings(breaker=BreakerSettings(failures=1)))
+    trip(before.standing_of(named("bad")))
+    after = fleet_of([WILD], Settings(breaker=BreakerSettings(failures=failures)), now=START_S, before=before)
+    standing = after.standing_of(named("bad"))
+    assert standing.available(START_S) is (failures == 2)
+    assert standing.breaker.settings.failures == failures
+
+
 def test_slots_are_there_where_they_are_asked_for_the_narrowest_first() -> None:
     own = Target("a", "own", max_streams=1)
     fleet = fleet_of([own, A], Settings(slots=NARROW))
@@ -282,6 +354,20 @@ def test_slots_that_are_no_more_let_go_who_waits_for_them() -> None:
         await asyncio.gather(*waiters)
 
     run_virtual(work)
+
+
+def test_a_limit_that_is_switched_off_and_on_again_knows_who_holds_its_slots() -> None:
+    own = Target("a", "m", max_streams=1)
+    limited = Settings(slots=SlotSettings(max_streams=1))
+    fleet = fleet_of([own], limited)
+    held = fleet.slots_of(own.key)
+    assert [slots.take_nowait() for slots in held] == [True, True]
+    for _ in range(2):
+        fleet = fleet_of([A], now=START_S, before=fleet)
+        assert fleet.slots_of(A.key) == ()
+    fleet = fleet_of([own], limited, now=START_S, before=fleet)
+    assert fleet.slots_of(own.key) == held
+    assert [(slots.in_use, slots.take_nowait()) for slots in held] == [(1, False), (1, False)]
 
 
 def test_a_fleet_does_not_keep_the_one_it_replaces() -> None:

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from dispatching import A, B, ByProvider, Room, Settings, fails
 from tidegate.dispatch.service import Service
@@ -23,6 +24,7 @@ from tidegate.verdict import (
     FIRST_TOKEN_TIMEOUT,
     UPSTREAM_FAILED,
     UPSTREAM_RATE_LIMITED,
+    UPSTREAM_REJECTED,
     AttemptFailed,
 )
 
@@ -314,6 +316,92 @@ def test_a_wait_that_one_target_asks_for_is_not_spent_on_the_other() -> None:
         assert exchange.served() == "a"
         assert exchange.records[2].started_at >= exchange.began + 7
         await exchange.end()
+
+    run_virtual(work)
+
+
+@pytest.mark.parametrize("first_is_refused", [True, False])
+def test_a_request_that_one_target_refuses_is_refused_at_once(*, first_is_refused: bool) -> None:
+    async def work() -> None:
+        refusing = fails(AttemptFailed(UPSTREAM_REJECTED), after_s=1.0)
+        inner = two(refusing, Act(stall_s=60.0)) if first_is_refused else two(Act(stall_s=60.0), refusing)
+        room = hedging(inner, settings=Settings())
+        exchange = Open(room)
+        with pytest.raises(AttemptFailed) as caught:
+            await exchange.task
+        assert caught.value.verdict is UPSTREAM_REJECTED
+        assert room.clock() == exchange.began + (1.0 if first_is_refused else AFTER_S + 1.0)
+        assert {record.verdict for record in exchange.records} == {UPSTREAM_REJECTED, CANCELLED}
+        assert hedges(room) == {"failed": 1}
+        assert room.held() == {}
+
+    run_virtual(work)
+
+
+def test_a_second_target_that_nobody_can_reach_does_not_end_the_first() -> None:
+    async def work() -> None:
+        room = hedging(two(Act(stall_s=3.0), fails(AttemptFailed(DNS_FAILED), sent=False)))
+        exchange = Open(room)
+        await exchange.at(3.1)
+        assert exchange.served() == "a"
+        await exchange.end()
+
+    run_virtual(work)
+
+
+def test_a_target_that_stalls_does_not_stay_the_favourite() -> None:
+    async def work() -> None:
+        inner = two(Act(stall_s=60.0), Act(stall_s=0.2))
+        room = Room(inner, A, B, settings=ONCE, model={"hedge_after_s": AFTER_S, "balance": "p2c_ewma"})
+        for _ in range(10):
+            await room.exchange()
+        assert room.state(A).cost(room.clock()) > room.state(B).cost(room.clock()) > 0
+        assert len(inner.services["a"].visits) <= 2
+
+    run_virtual(work)
+
+
+def test_a_retry_is_counted_by_the_provider_that_decided_it() -> None:
+    async def work() -> None:
+        inner = ByProvider(
+            a=ScriptedService(fails(AttemptFailed(UPSTREAM_FAILED)), Act(stall_s=2.0)),
+            b=ScriptedService(Act(stall_s=9)),
+        )
+        room = hedging(inner, settings=Settings())
+        exchange = Open(room)
+        await exchange.at(5)
+        assert exchange.served() == "a"
+        assert [record.hedge for record in exchange.records] == [False, False, True]
+        retried = {words for words in room.counts.seen if words[0] == "retried"}
+        assert retried == {("retried", "a", "opened")}
+        attempts = [visit.attempt for name in "ab" for visit in inner.services[name].visits]
+        assert [attempt.again for attempt in attempts] == [False, True, False], "a hedge waits like everybody else"
+        await exchange.end()
+
+    run_virtual(work)
+
+
+def test_a_loser_that_waits_for_a_slot_is_not_counted_as_gone_and_a_client_that_leaves_is() -> None:
+    async def work() -> None:
+        inner = two(Act(stall_s=2.0), Act())
+        room = hedging(inner, A, structs.replace(B, max_streams=1))
+        (slots,) = room.slots()
+        assert slots.take_nowait()
+        exchange = Open(room)
+        await exchange.at(1)
+        assert slots.waiting == 1
+        await exchange.at(3)
+        assert (exchange.served(), slots.waiting) == ("a", 0)
+        assert ("rejected", "b", "gone") not in room.counts.seen
+        exchange.enough.set()
+        await exchange.task
+        leaving = Open(room)
+        await leaving.at(1)
+        leaving.task.cancel()
+        await asyncio.wait((leaving.task,))
+        assert room.counts.seen["rejected", "b", "gone"] == 1
+        slots.give_back()
+        assert room.held() == {}
 
     run_virtual(work)
 

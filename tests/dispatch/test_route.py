@@ -121,6 +121,20 @@ def test_targets_are_those_of_the_request_and_their_state_is_that_of_the_wildcar
     assert routing.order() == [B]
 
 
+def test_a_model_that_a_request_named_is_skipped_and_waited_for_by_itself() -> None:
+    wild = Target("a", "*", name="*")
+    routing = Routing(wild)
+    bad, good = (
+        structs.replace(routing.model, targets=(structs.replace(wild, model=model),)) for model in ("bad", "good")
+    )
+    routing.fleet.standing_of(bad.targets[0]).cool(NOW_S + 7)
+    assert rest(routing.router.plan(asked(bad))) == []
+    assert rest(routing.router.plan(asked(good))) == [good.targets[0]]
+    told = routing.router.plan(asked(bad)).unavailable(NOW_S)
+    assert told.verdict is UPSTREAM_RATE_LIMITED
+    assert 7 <= int(dict(told.headers)[b"retry-after"]) <= 10
+
+
 # --- what is skipped -------------------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ from tidegate.dispatch.slots import Slots, slotting
 from tidegate.exchange import Attempt
 from tidegate.testing.clock import run_virtual
 from tidegate.testing.services import Act, ScriptedService, attempt_at
-from tidegate.verdict import CONNECT_REFUSED, QUEUE_FULL, QUEUE_TIMEOUT, AttemptFailed
+from tidegate.verdict import CONNECT_REFUSED, DEADLINE_EXCEEDED, QUEUE_FULL, QUEUE_TIMEOUT, AttemptFailed, Verdict
 
 
 def slots(max_streams: int, *, max_queue: int = 1000, max_queue_wait_s: float = 0.0) -> Slots:
@@ -99,6 +99,27 @@ def test_who_tries_again_goes_to_the_head() -> None:
             target.give_back()
             await settle()
         assert line.served == ["again", "one", "two"]
+
+    run_virtual(work)
+
+
+def test_those_who_try_again_are_served_in_their_order_and_take_nobody_s_place() -> None:
+    async def work() -> None:
+        target = slots(1, max_queue=2)
+        assert target.take_nowait()
+        line = Line(target)
+        await line.join("one")
+        await line.join("again", "again too", "and again", first=True)
+        assert not target.full
+        assert target.waiting == 4
+        await line.join("two")
+        line.tasks["again too"].cancel()
+        await settle()
+        for _ in range(4):
+            target.give_back()
+            await settle()
+        assert line.served == ["again", "and again", "one", "two"]
+        assert (target.in_use, target.waiting) == (1, 0)
 
     run_virtual(work)
 
@@ -400,12 +421,18 @@ def test_who_tries_again_waits_even_where_the_queue_is_full_and_goes_first() -> 
 
 
 @pytest.mark.parametrize(
-    ("max_queue_wait_s", "deadline_s", "waits_s"),
-    [(2.0, 0.0, 2.0), (0.0, 3.0, 3.0), (2.0, 3.0, 2.0), (4.0, 3.0, 3.0), (4.0, -1.0, 0.0)],
+    ("max_queue_wait_s", "deadline_s", "waits_s", "verdict"),
+    [
+        (2.0, 0.0, 2.0, QUEUE_TIMEOUT),
+        (0.0, 3.0, 3.0, DEADLINE_EXCEEDED),
+        (2.0, 3.0, 2.0, QUEUE_TIMEOUT),
+        (4.0, 3.0, 3.0, DEADLINE_EXCEEDED),
+        (4.0, -1.0, 0.0, DEADLINE_EXCEEDED),
+    ],
     ids=["queue", "deadline alone", "queue is shorter", "deadline is shorter", "deadline has passed"],
 )
 def test_nobody_waits_longer_than_the_queue_or_the_exchange_allows(
-    max_queue_wait_s: float, deadline_s: float, waits_s: float
+    max_queue_wait_s: float, deadline_s: float, waits_s: float, verdict: Verdict
 ) -> None:
     async def work() -> None:
         target = slots(1, max_queue_wait_s=max_queue_wait_s)
@@ -415,9 +442,10 @@ def test_nobody_waits_longer_than_the_queue_or_the_exchange_allows(
         began = layered.clock()
         with pytest.raises(AttemptFailed) as caught:
             await layered.hold(layered.attempt(deadline=began + deadline_s if deadline_s else 0.0))
-        assert (caught.value.verdict, caught.value.status) == (QUEUE_TIMEOUT, 503)
+        assert (caught.value.verdict, caught.value.status) == (verdict, verdict.status)
         assert layered.clock() - began == pytest.approx(waits_s)
-        assert caught.value.headers[0][0] == b"retry-after"
+        asks_back = [b"retry-after"] if verdict is QUEUE_TIMEOUT else []  # nobody can keep a deadline that has passed
+        assert [name for name, _ in caught.value.headers] == asks_back
         assert refused(layered.counts, "deadline")
         assert (target.in_use, target.waiting) == (1, 0)
         assert layered.counts.waits == []

@@ -17,8 +17,10 @@ from tidegate.verdict import (
     CLIENT_GONE,
     COMPLETED,
     CONNECT_REFUSED,
+    CONNECT_TIMEOUT,
     DNS_FAILED,
     FIRST_TOKEN_TIMEOUT,
+    QUEUE_FULL,
     UPSTREAM_FAILED,
     UPSTREAM_RATE_LIMITED,
     AttemptFailed,
@@ -85,11 +87,13 @@ def test_a_target_learns_from_the_time_to_the_first_content() -> None:
     [
         (fails(AttemptFailed(UPSTREAM_FAILED)), PENALTY_S),
         (fails(AttemptFailed(FIRST_TOKEN_TIMEOUT), after_s=9.0), 9.0),
-        (fails(AttemptFailed(CONNECT_REFUSED), sent=False), 0.0),
+        (fails(AttemptFailed(CONNECT_REFUSED), sent=False), PENALTY_S),
+        (fails(AttemptFailed(CONNECT_TIMEOUT), after_s=9.0, sent=False), 9.0),
+        (fails(AttemptFailed(QUEUE_FULL), sent=False), 0.0),
         (fails(AttemptFailed(UPSTREAM_RATE_LIMITED)), 0.0),
         (fails(LookupError()), 0.0),
     ],
-    ids=["quick", "slow", "unsent", "429", "bug"],
+    ids=["quick", "slow", "refused", "unreachable", "queue", "429", "bug"],
 )
 def test_a_target_learns_from_failures_of_its_own(act: Act, cost: float) -> None:
     async def work() -> None:
@@ -97,6 +101,41 @@ def test_a_target_learns_from_failures_of_its_own(act: Act, cost: float) -> None
         with pytest.raises(Exception):  # noqa: B017 (whichever it is)
             await trying.trial.open()
         assert trying.state.cost(trying.clock()) == cost
+
+    run_virtual(work)
+
+
+def test_time_in_the_queue_is_not_the_target_s() -> None:
+    async def work() -> None:
+        trying = Trying(fails(AttemptFailed(CONNECT_TIMEOUT), after_s=9.0, sent=False))
+        trying.trial.record.queued_s = 5.0
+        await trying.fails(AttemptFailed)
+        assert trying.state.cost(trying.clock()) == 4.0
+
+    run_virtual(work)
+
+
+@pytest.mark.parametrize("sent", [True, False])
+def test_a_target_learns_from_a_race_that_it_lost_how_long_it_takes_at_least(*, sent: bool) -> None:
+    async def work() -> None:
+        trying = Trying(Act(stall_s=60.0, sent=sent))
+        task = asyncio.get_running_loop().create_task(trying.fails(asyncio.CancelledError))
+        await asyncio.sleep(3.0)
+        trying.trial.lose()
+        task.cancel()
+        assert await task is CANCELLED
+        assert trying.state.cost(trying.clock()) == (3.0 if sent else 0.0)
+
+    run_virtual(work)
+
+
+def test_a_failure_that_came_before_the_race_was_lost_is_learned_once() -> None:
+    async def work() -> None:
+        trying = Trying(fails(AttemptFailed(UPSTREAM_FAILED), after_s=2.0))
+        await trying.fails(AttemptFailed)
+        trying.trial.lose()
+        assert trying.state.cost(trying.clock()) == 2.0
+        assert trying.trial.record.verdict is UPSTREAM_FAILED
 
     run_virtual(work)
 

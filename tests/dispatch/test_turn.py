@@ -283,6 +283,58 @@ def test_an_exchange_that_tries_again_goes_before_those_who_have_not_tried() -> 
     run_virtual(work)
 
 
+def test_only_another_try_at_the_same_target_goes_to_the_head_of_its_line() -> None:
+    async def work() -> None:
+        inner = ScriptedService(fails(AttemptFailed(UPSTREAM_FAILED)))
+        await failing(Room(inner, A, D))
+        assert asked(inner) == ["a", "a", "d", "d"]
+        assert [visit.attempt.again for visit in inner.visits] == [False, True, False, True]
+
+    run_virtual(work)
+
+
+def test_who_falls_back_to_a_full_queue_has_no_place_there() -> None:
+    async def work() -> None:
+        inner = ByProvider(a=ScriptedService(fails(AttemptFailed(BAD_FRAME))), d=ScriptedService())
+        room = Room(inner, A, structs.replace(D, max_streams=1), settings=Settings(slots=SlotSettings(max_queue=0)))
+        (slots,) = room.slots()
+        assert slots.take_nowait()
+        with pytest.raises(AttemptFailed):
+            await room.exchange()
+        assert room.counts.seen["rejected", "d", "full"] == 1
+        slots.give_back()
+
+    run_virtual(work)
+
+
+@pytest.mark.parametrize("sent", [True, False])
+def test_a_client_that_leaves_during_another_attempt_is_counted_there(*, sent: bool) -> None:
+    async def work() -> None:
+        inner = ByProvider(
+            a=ScriptedService(fails(AttemptFailed(BAD_FRAME), sent=sent)), d=ScriptedService(Act(stall_s=9.0))
+        )
+        room = Room(inner, A, D)
+        task = asyncio.get_running_loop().create_task(room.exchange())
+        await asyncio.sleep(1.0)
+        task.cancel()
+        await asyncio.wait((task,))
+        assert room.counts.seen == {("fell back", "a/m", "d/m"): 1, ("retried", "d", "cancelled"): 1}
+
+    run_virtual(work)
+
+
+def test_a_client_that_leaves_during_the_first_attempt_is_no_retry() -> None:
+    async def work() -> None:
+        room = Room(ScriptedService(Act(stall_s=9.0)))
+        task = asyncio.get_running_loop().create_task(room.exchange())
+        await asyncio.sleep(1.0)
+        task.cancel()
+        await asyncio.wait((task,))
+        assert room.counts.seen == {}
+
+    run_virtual(work)
+
+
 def test_a_full_queue_sends_on_to_the_next_target() -> None:
     async def work() -> None:
         inner = ScriptedService()
@@ -290,7 +342,11 @@ def test_a_full_queue_sends_on_to_the_next_target() -> None:
         room = Room(inner, narrow, D, settings=Settings(slots=SlotSettings(max_queue=0)))
         streams = await asyncio.gather(*(room.exchange(stay_s=1.0) for _ in range(3)))
         assert sorted(stream.attempt.target.provider for stream in streams) == ["a", "d", "d"]
-        assert room.counts.seen == {("rejected", "a", "full"): 2, ("fell back", "a/m", "d/m"): 2}
+        assert room.counts.seen == {
+            ("rejected", "a", "full"): 2,
+            ("fell back", "a/m", "d/m"): 2,
+            ("retried", "d", "opened"): 2,
+        }
         assert room.held() == {}
 
     run_virtual(work)
@@ -366,6 +422,51 @@ def test_a_failure_says_what_was_used_last() -> None:
         assert failed.headers == (
             (b"retry-after", b"60"), (b"x-tidegate-target", b"b/m"), (b"x-tidegate-attempts", b"2")
         )  # fmt: skip
+
+    run_virtual(work)
+
+
+@pytest.mark.parametrize("asks_nobody", [False, True])
+def test_a_failure_says_what_admission_has_to_say(*, asks_nobody: bool) -> None:
+    async def work() -> None:
+        room = Room(ScriptedService(fails(AttemptFailed(UPSTREAM_FAILED))))
+        if asks_nobody:
+            room.state(A).cool(room.clock() + 9)
+        failed = await failing(room, headers=((b"ratelimit", b"1"),))
+        assert said(failed)[b"ratelimit"] == b"1"
+
+    run_virtual(work)
+
+
+@pytest.mark.parametrize(
+    ("model", "shown"),
+    [
+        ("openai/gpt-4o", b"a/openai/gpt-4o"),
+        ("x" * 256, b"a/" + b"x" * 256),
+        ("x" * 257, b"a/*"),
+        ("with space", b"a/*"),
+        ("m\u00f6del", b"a/*"),
+        ("line\n", b"a/*"),
+        ("\x7f", b"a/*"),
+    ],
+)
+def test_the_model_that_was_asked_for_is_named_where_a_header_can_say_it(model: str, shown: bytes) -> None:
+    async def work() -> None:
+        stream = await Room(ScriptedService(), Target("a", model, name="*")).exchange()
+        assert dict(stream.head.headers)[b"x-tidegate-target"] == shown
+
+    run_virtual(work)
+
+
+def test_a_429_rests_the_model_that_was_asked_for_and_no_other_behind_its_wildcard() -> None:
+    async def work() -> None:
+        wild = Target("a", "busy", name="*")
+        limited = AttemptFailed(UPSTREAM_RATE_LIMITED, headers=wait(60))
+        room = Room(ScriptedService(fails(limited)), wild)
+        await failing(room)
+        now, other = room.clock(), structs.replace(wild, model="other")
+        assert not room.fleet.standing_of(wild).available(now)
+        assert room.fleet.standing_of(other).available(now)
 
     run_virtual(work)
 

@@ -1,19 +1,21 @@
 """When an exchange makes its next attempt, and who pays for it."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from email.utils import formatdate
 
 import pytest
 
-from dispatching import A, B, ByProvider, Room, Settings, asked, failing, fails, only, said, wait
+from dispatching import A, B, ByProvider, C, Room, Settings, asked, failing, fails, only, said, wait
 from tidegate.dispatch.settings import RetrySettings
 from tidegate.dispatch.trial import LONGEST_COOLING_S
-from tidegate.exchange import Attempt, Stream
+from tidegate.exchange import Attempt, Stream, Target
 from tidegate.testing.clock import run_virtual
 from tidegate.testing.services import Act, ScriptedService
 from tidegate.verdict import (
+    BAD_FRAME,
     BREAKER_OPEN,
     CONNECT_REFUSED,
     DEADLINE_EXCEEDED,
@@ -271,6 +273,63 @@ def test_each_target_pays_for_the_attempts_at_it() -> None:
         now = room.clock()
         assert room.state(A).budget.available(now) == 9.0
         assert room.state(B).budget.available(now) == 8.0
+
+    run_virtual(work)
+
+
+def broke(room: Room, *targets: Target) -> None:
+    """Empty what pays for attempts at targets."""
+    for target in targets:
+        while room.state(target).budget.take(room.clock()):
+            pass
+
+
+def test_where_a_target_s_own_budget_is_empty_the_next_that_can_pay_is_asked() -> None:
+    async def work() -> None:
+        inner = ByProvider(
+            a=ScriptedService(fails(AttemptFailed(UPSTREAM_FAILED))), b=ScriptedService(), c=ScriptedService()
+        )
+        room = Room(inner, A, B, C, settings=only(5))
+        broke(room, A, B)
+        stream = await room.exchange()
+        assert stream.attempt.target is C
+        assert inner.services["b"].visits == []
+        assert room.state(C).budget.available(room.clock()) == 4.0
+        assert room.counts.seen == {
+            ("retried", "a", "denied"): 1,
+            ("fell back", "a/m", "c/m"): 1,
+            ("retried", "c", "opened"): 1,
+        }
+
+    run_virtual(work)
+
+
+def test_when_no_target_can_pay_the_error_is_told_as_it_is() -> None:
+    async def work() -> None:
+        inner = ScriptedService(fails(AttemptFailed(UPSTREAM_FAILED, status=529)))
+        room = Room(inner, A, B, C, settings=only(5))
+        broke(room, A, B, C)
+        failed = await failing(room)
+        assert (failed.verdict, failed.status, asked(inner)) == (UPSTREAM_FAILED, 529, ["a"])
+        assert said(failed)[b"x-should-retry"] == b"false"
+        assert room.counts.seen == {("retried", "a", "denied"): 1}
+
+    run_virtual(work)
+
+
+@pytest.mark.parametrize(("script", "brought"), [
+    ((fails(AttemptFailed(CONNECT_REFUSED), sent=False),), 0.0),
+    ((fails(AttemptFailed(CONNECT_REFUSED), sent=False), Act()), 0.5),
+    ((Act(),), 0.5),
+    ((fails(AttemptFailed(BAD_FRAME)),), 0.5),
+], ids=["never sent", "sent at last", "opened", "failed"])  # fmt: skip
+def test_an_exchange_brings_something_once_and_only_if_it_was_sent(script: tuple[Act, ...], brought: float) -> None:
+    async def work() -> None:
+        room = Room(ScriptedService(*script), settings=only(5, ratio=0.5))
+        broke(room, A)
+        with contextlib.suppress(AttemptFailed):
+            await room.exchange()
+        assert room.state(A).budget.available(room.clock()) == brought
 
     run_virtual(work)
 

@@ -2,15 +2,14 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from certificates import Authority
-from harness import Reply, Running, ask, chat, connect, gateway, request_bytes, run, until
+from harness import ask, chat, connect, gateway, request_bytes, run, until
+from several import ERROR, QUICK, WHOLE, before, hits, value
 from streams import (
     DONE,
     FINISH,
@@ -27,11 +26,7 @@ from streams import (
     streamed,
     word,
 )
-from tidegate.testing.upstream import Peer, ScriptedUpstream, scripted_upstream
-
-QUICK = {"max_attempts": 2, "initial_delay": 0.01, "max_delay": 0.01}
-ERROR = {"error": {"message": "It broke."}}
-WHOLE = streamed(*HELLO)
+from tidegate.testing.upstream import Peer, scripted_upstream
 
 
 class Scripts:
@@ -47,36 +42,6 @@ class Scripts:
             await script(peer)
         finally:
             self.requests += peer.requests
-
-
-@asynccontextmanager
-async def before(
-    *scripts: Script, model: dict[str, Any] | None = None, **provider: Any
-) -> AsyncIterator[tuple[Running, list[ScriptedUpstream]]]:
-    """Serve a gateway before several providers, one target each, in this order."""
-    async with AsyncExitStack() as stack:
-        upstreams = [await stack.enter_async_context(scripted_upstream(script)) for script in scripts]
-        members = {"retry": QUICK, **provider}
-        providers = [{"name": f"p{n}", "base_url": up.base_url, **members} for n, up in enumerate(upstreams)]
-        targets = [{"provider": f"p{n}", "model": f"m{n}", "priority": n} for n in range(len(scripts))]
-        models = [{"name": "mock", "targets": targets, **(model or {})}]
-        running = await stack.enter_async_context(gateway("http://unused", providers=providers, models=models))
-        yield running, upstreams
-        await settled(running, connections=len(running.tidegate.edge.connections))
-
-
-def hits(upstream: ScriptedUpstream) -> int:
-    return sum(len(peer.requests) for peer in upstream.peers)
-
-
-def value(running: Running, name: str, **labels: str) -> float:
-    """Give one sample."""
-    return sum(
-        sample.value
-        for family in running.tidegate.metrics.families()
-        for sample in family.samples
-        if sample.name == name and labels.items() <= sample.labels.items()
-    )
 
 
 # --- what is tried again ---------------------------------------------------------------------------------------------
@@ -300,6 +265,24 @@ def test_a_retry_after_is_waited_for_and_no_longer_than_allowed() -> None:
     run(work)
 
 
+def test_a_kept_connection_whose_peer_is_gone_without_a_word_gives_way_in_time() -> None:
+    async def once(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(WHOLE)
+        await stalling()(peer)
+
+    async def work() -> None:
+        quick: dict[str, Any] = {"retry": {"max_attempts": 1}, "timeouts": {"headers": 0.1}}
+        async with before(once, answering(WHOLE), **quick) as (running, (first, _)):
+            served = [(await ask(running.port, chat())).headers["x-tidegate-target"] for _ in range(2)]
+            assert served == ["p0/m0", "p1/m1"]
+            assert (hits(first), len(first.peers)) == (2, 1)
+            entry = await running.entry()
+            assert [attempt.code for attempt in entry.tries] == ["headers_timeout", "completed"]
+
+    run(work)
+
+
 def test_a_port_that_refuses_gives_way_at_once() -> None:
     async def work() -> None:
         async with scripted_upstream(answering(WHOLE)) as upstream:
@@ -312,85 +295,6 @@ def test_a_port_that_refuses_gives_way_at_once() -> None:
             async with gateway("http://unused", providers=providers, models=models) as running:
                 reply = await ask(running.port, chat())
                 assert (reply.status, reply.headers["x-tidegate-target"]) == (200, "here/mock")
-
-    run(work)
-
-
-# --- the budget ----------------------------------------------------------------------------------------------------------
-
-
-class Herd:
-    """A provider that lets everybody wait and then breaks all connections at once."""
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._all_here = asyncio.Event()
-        self.hits = 0
-
-    async def __call__(self, peer: Peer) -> None:
-        await peer.request()
-        self.hits += 1
-        if self.hits >= self._size:
-            self._all_here.set()
-        await self._all_here.wait()
-        peer.reset()
-
-
-@pytest.mark.slow
-def test_a_herd_is_not_multiplied() -> None:
-    async def work() -> None:
-        herd = Herd(100)
-        budget = {"rate_per_second": 0, "burst": 5, "ratio": 0}
-        async with before(herd, retry_budget=budget) as (running, _):
-            async with asyncio.TaskGroup() as group:
-                asked = [group.create_task(ask(running.port, chat())) for _ in range(100)]
-            replies: Sequence[Reply] = [task.result() for task in asked]
-            assert herd.hits == 105
-            assert [error_of(reply)["code"] for reply in replies] == ["connect_reset"] * 100
-            denied = [reply for reply in replies if reply.headers.get("x-should-retry") == "false"]
-            assert len(denied) == 95
-            assert value(running, "tidegate_retry_budget_available") == 0
-            assert value(running, "tidegate_stream_retries_total", outcome="denied") == 95
-
-    run(work)
-
-
-# --- the breaker -----------------------------------------------------------------------------------------------------------
-
-
-def test_a_target_that_keeps_failing_is_left_alone_and_its_provider_s_other_models_are_not() -> None:
-    async def failing(peer: Peer) -> None:
-        while True:
-            _, body = await peer.request()
-            await peer.send(answer(500, ERROR) if json.loads(body)["model"] == "bad" else WHOLE)
-
-    async def work() -> None:
-        breaker = {"failures": 5, "open_for": 30}
-        models = [{"name": name, "targets": [{"provider": "main", "model": name}]} for name in ("bad", "good")]
-        async with (
-            scripted_upstream(failing) as upstream,
-            gateway(upstream.base_url, provider={"breaker": breaker}, models=models) as running,
-        ):
-            replies = [await ask(running.port, chat("bad")) for _ in range(8)]
-            assert [error_of(reply)["code"] for reply in replies] == ["upstream_failed"] * 5 + ["breaker_open"] * 3
-            assert 25 <= int(replies[-1].headers["retry-after"]) <= 45
-            assert replies[-1].status == 503
-            assert hits(upstream) == 5
-            assert (await ask(running.port, chat("good"))).status == 200
-            assert value(running, "tidegate_breaker_state", provider="main", model="bad") == 2
-            assert value(running, "tidegate_breaker_state", provider="main", model="good") == 0
-            assert value(running, "tidegate_breaker_transitions_total", model="bad", to="open") == 1
-
-    run(work)
-
-
-def test_streams_that_are_cut_after_they_opened_open_the_breaker_too() -> None:
-    async def work() -> None:
-        cut = closing(chunked(ROLE, word("Hel")))
-        async with before(cut, breaker={"failures": 3, "open_for": 30}) as (running, (upstream,)):
-            statuses = [(await ask(running.port, chat())).status for _ in range(4)]
-            assert statuses == [200, 200, 200, 503]
-            assert hits(upstream) == 3
 
     run(work)
 

@@ -2,10 +2,11 @@
 
 import asyncio
 from collections import Counter
+from functools import partial
 
 import pytest
 
-from simulated import Simulation, settings
+from simulated import MAX_HELD_BYTES, Simulation, settings
 from tidegate.edge.client import HttpClient
 from tidegate.exchange import Ending
 from tidegate.testing.clock import VirtualLoop, run_virtual
@@ -45,7 +46,8 @@ async def crowd(simulation: Simulation, exchanges: int) -> list[asyncio.Task[Non
     configs = (other, settings(BASE, limits=LIMITS, server=SERVER))
     for number in range(exchanges):
         headers = {"x_request_timeout": f"{chance.randrange(1, 20)}s"} if chance.random() < 0.1 else {}
-        client, task = simulation.arrive(number, chance.choice(("plain", "hedged", "sticky")), **headers)
+        model = chance.choice(("plain", "hedged", "sticky", f"open/{number % 5}"))
+        client, task = simulation.arrive(number, model, **headers)
         begun.append(task)
         way = chance.choice(("stay", "stay", "leave", "cancel"))
         if way != "stay":
@@ -55,6 +57,12 @@ async def crowd(simulation: Simulation, exchanges: int) -> list[asyncio.Task[Non
             simulation.reload(configs[number % 2])
         if number % 2503 == 2000:
             simulation.gateway.end_all(Ending(SERVER_SHUTDOWN))
+        if number % 1709 == 1100:
+            simulation.drain(draining=True)
+            loop.call_later(chance.random(), partial(simulation.drain, draining=False))
+        if number % 1301 == 700:
+            simulation.hold(MAX_HELD_BYTES + 1)
+            loop.call_later(chance.random(), simulation.hold, 0)
         if number % 8 == 0:
             await asyncio.sleep(chance.random() * 0.3)
     return begun
@@ -72,12 +80,16 @@ def check_zero(simulation: Simulation, loop: VirtualLoop) -> None:
     )
     for state in fleet.states.values():
         assert state.in_flight == 0
-        permit = state.breaker.admit(now + 1000.0)
-        assert permit is not None, "no probe's place is kept"
-        state.breaker.failed(permit, None, now)
+        for standing in (state, *state._asked.values()):
+            permit = standing.breaker.admit(now + 1000.0)
+            assert permit is not None, "no probe's place is kept"
+            standing.breaker.failed(permit, None, now)
+    assert any(state._asked for state in fleet.states.values())
     assert all(0 <= budget.available(now) <= budget.settings.burst for budget in fleet.budgets.values())
     assert admission.inside == set()
     assert simulation.process.finishing.streams == 0
+    simulation.memory.sample()
+    assert simulation.memory._coming == 0
     assert loop.timers() == []
     samples = [sample for family in simulation.metrics.families() for sample in family.samples]
     assert {sample.value for sample in samples if sample.name.endswith("_in_flight")} <= {0.0}
@@ -105,7 +117,7 @@ def test_after_ten_thousand_exchanges_everything_is_back_to_zero(seed: int) -> N
     assert "bug" not in codes, codes
     seen = {"completed", "client_gone", "cancelled", "server_shutdown", "queue_full", "queue_timeout", "breaker_open"}
     seen |= {"upstream_failed", "upstream_reset", "upstream_truncated", "idle_timeout", "headers_timeout"}
-    seen |= {"first_token_timeout", "upstream_rate_limited", "provider_auth"}
+    seen |= {"first_token_timeout", "upstream_rate_limited", "provider_auth", "draining", "overloaded"}
     assert seen <= set(codes), codes
     assert max(entry.attempts for entry in entries) > 3
     assert max(entry.duration_s for entry in entries) < SERVER["request_timeout"] + 0.01

@@ -109,6 +109,32 @@ def test_retries_are_counted_by_how_they_went(make: Callable[[], Script], budget
     run(work)
 
 
+@pytest.mark.parametrize(("refused", "outcome"), [(True, "opened"), (False, "cancelled")])
+def test_an_attempt_after_one_that_failed_is_counted_where_it_was_made(*, refused: bool, outcome: str) -> None:
+    async def work() -> None:
+        slots = {"max_streams": 1, "max_queue": 0}
+        async with before(stalling(chunked(word("Hi"))), GOOD if refused else stalling(), slots=slots) as (
+            running,
+            ups,
+        ):
+            async with connect(running.port) as holder, connect(running.port) as second:
+                await holder.send(request_bytes(chat()))
+                await holder.reader.readuntil(b"Hi")
+                await second.send(request_bytes(chat()))
+                await until(lambda: any(peer.requests for peer in ups[1].peers))
+                if refused:
+                    assert (await second.reply()).status == 200
+            await until(lambda: not len(running.tidegate.gateway))
+            retried = {
+                labels: count
+                for (name, labels), count in (await scrape(running)).items()
+                if name.endswith("retries_total")
+            }
+            assert retried == {frozenset({("provider", "p1"), ("outcome", outcome)}): 1}
+
+    run(work)
+
+
 def test_what_an_extra_attempt_costs_is_seen_in_the_budget() -> None:
     async def work() -> None:
         budget = {"burst": 5, "rate_per_second": 0, "ratio": 0.5}
@@ -206,7 +232,7 @@ def test_attempts_that_get_no_slot_are_counted_by_why_and_waits_by_how_long() ->
             await until(lambda: waiting(0))
             assert await value(running, rejected, provider="p0", reason="gone") == 1
             impatient = await ask(running.port, chat(), headers={"x-request-timeout": "50ms"})
-            assert impatient.status == 503
+            assert impatient.status == 504
             assert await value(running, rejected, provider="p0", reason="deadline") == 1
             assert await value(running, "tidegate_slot_wait_seconds_count") == 0
             patient = asyncio.ensure_future(ask(running.port, chat()))

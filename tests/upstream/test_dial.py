@@ -17,6 +17,18 @@ from streams import HELLO, Script, answering, error_of, full_backlog, payload, p
 from tidegate.assemble import Tidegate
 from tidegate.config import proxy_of
 from tidegate.testing.upstream import Peer, scripted_upstream
+from tidegate.upstream.dial import KEEPALIVE_S
+
+KEPT = {
+    name: value
+    for name, value in (
+        ("TCP_KEEPIDLE", KEEPALIVE_S),
+        ("TCP_KEEPINTVL", KEEPALIVE_S // 3),
+        ("TCP_KEEPCNT", 3),
+        ("TCP_USER_TIMEOUT", 2000 * KEEPALIVE_S),
+    )
+    if hasattr(socket, name)
+}
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +93,22 @@ def test_a_listener_that_answers_no_syn_is_connect_timeout() -> None:
         with full_backlog() as port:
             reply = await failure_at(f"http://127.0.0.1:{port}/v1", timeouts={"connect": 0.1})
             check_failed(reply, 504, "connect_timeout")
+
+    run(work)
+
+
+def test_the_kernel_looks_after_a_connection_whose_peer_may_vanish() -> None:
+    async def work() -> None:
+        async with scripted_upstream(answering(streamed(*HELLO))) as upstream, gateway(upstream.base_url) as running:
+            await ask(running.port, chat())
+            await settled(running)
+            (connection,) = pool_of(running)._idle
+            assert connection._transport is not None
+            sock = connection._transport.get_extra_info("socket")
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            options = {name: sock.getsockopt(socket.IPPROTO_TCP, getattr(socket, name)) for name in KEPT}
+            assert options == KEPT
 
     run(work)
 

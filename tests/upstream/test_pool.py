@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+from pathlib import Path
 
 from harness import Reply, Running, ask, chat, connect, request_bytes, run, until
 from streams import (
@@ -22,6 +23,7 @@ from streams import (
     word,
 )
 from tidegate.testing.upstream import LAST, Peer, chunk
+from tidegate.upstream.opening import STALE_S
 
 PLAIN = chat(stream=False)
 CAPPED = {"connections": {"max": 1}}
@@ -254,6 +256,57 @@ def test_a_pooled_connection_found_dead_is_replaced_once_and_nobody_notices() ->
                 entry = await running.entry()
                 assert (entry.code, entry.attempts) == ("completed", 1)
                 await settled(running)
+
+    run(work)
+
+
+def test_a_kept_connection_that_breaks_long_after_it_was_asked_was_alive_and_is_not_replaced() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(streamed(*HELLO))
+        await peer.request()
+        await asyncio.sleep(2 * STALE_S)
+        peer.reset()
+
+    async def work() -> None:
+        async with fronting(script) as (running, upstream):
+            assert (await ask(running.port, chat())).status == 200
+            assert error_of(await ask(running.port, chat()))["code"] == "connect_reset"
+            assert [len(peer.requests) for peer in upstream.peers] == [2]
+            await settled(running)
+
+    run(work)
+
+
+def test_a_replacement_is_signed_with_the_key_as_it_is_then_and_belongs_to_the_same_attempt(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text("sk-first\n", encoding="utf-8")
+    sent: list[float] = []
+
+    async def work() -> None:
+        async def script(peer: Peer) -> None:
+            if not running_now.entries():
+                await peer.request()
+                await peer.send(streamed(*HELLO))
+            await peer.request()
+            (outcome,) = running_now.tidegate.gateway._live
+            sent.append(outcome.attempts[0].sent_at)
+            if len(sent) == 1:
+                key.write_text("sk-second\n", encoding="utf-8")
+                peer.reset()
+            else:
+                await peer.send(streamed(*HELLO))
+
+        rotated = {"api_key": "", "api_key_file": str(key)}
+        async with fronting(script, provider=rotated) as (running, upstream):
+            running_now = running
+            assert (await ask(running.port, chat())).status == 200
+            await settled(running)
+            assert (await ask(running.port, chat())).status == 200
+            heads = [head.lower() for peer in upstream.peers for head, _ in peer.requests]
+            assert [b"bearer sk-second\r\n" in head for head in heads] == [False, False, True]
+            assert sent[0] == sent[1] > 0
+            await settled(running)
 
     run(work)
 

@@ -7,10 +7,15 @@ from typing import Final
 import typer
 
 from tidegate.admission.catalogue import Catalogue
-from tidegate.config import Config, ProviderSettings, written_duration
+from tidegate.admission.settings import RateSettings
+from tidegate.config import Config, ProviderSettings, written_duration, written_size
+from tidegate.dispatch.breaker import LONGEST_S
 from tidegate.exchange import Model, Target
 from tidegate.verdict import (
     BAD_FRAME,
+    CLIENT_GONE,
+    CLIENT_SLOW,
+    DEADLINE_EXCEEDED,
     TABLE,
     TOTAL_TIMEOUT,
     UPSTREAM_RATE_LIMITED,
@@ -44,12 +49,13 @@ def explain(config: Config, name: str) -> int:
     _print("The stack, outermost first", list(_stack(config)))
     typer.echo("Targets, in the order of their priority")
     for target in sorted(model.targets, key=lambda target: target.priority):
-        _print(f"  {target.provider}/{target.model}", list(_target(target, providers[target.provider])), indent=4)
+        rows = list(_target(target, providers[target.provider], config.server.request_timeout_s))
+        _print(f"  {target.provider}/{target.model}", rows, indent=4)
     _print("What follows a failure before the first content", list(_failures(model, providers)))
     for sentence in _rules(model):
         typer.echo(textwrap.fill(sentence, WIDTH, initial_indent="  ", subsequent_indent="    "))
     typer.echo("")
-    _print("What ends a stream whose content is on its way", list(_endings()))
+    _print("What ends a stream whose content is on its way", list(_endings(config)))
     _print("What is told before any target is asked", list(_refusals()))
     return 0
 
@@ -74,10 +80,8 @@ def _about(model: Model) -> Iterator[Row]:
 
 
 def _stack(config: Config) -> Iterator[Row]:
-    whole, limits = config.server.request_timeout_s, config.limits
-    crowd = f"{limits.max_connections} connections" if limits.max_connections else "any number of connections"
-    rates = ", ".join(rule.by for rule in limits.rate)
-    yield "admission", f"auth.mode {config.auth.mode}; {crowd}; rates {f'by {rates}' if rates else 'without limit'}"
+    whole = config.server.request_timeout_s
+    yield "admission", "; ".join(_admission(config))
     yield "turn", f"route, retry, fall back, hedge; {_limit(whole)} for the whole exchange (server.request_timeout)"
     yield "slots", "each attempt holds one where there is a limit, to the end of its stream"
     yield "breaker", "each attempt needs the permit of its target's breaker"
@@ -85,23 +89,59 @@ def _stack(config: Config) -> Iterator[Row]:
     yield "opening", "each attempt is signed anew, and held back until its first content"
 
 
+def _admission(config: Config) -> Iterator[str]:
+    limits = config.limits
+    yield f"auth.mode {config.auth.mode}"
+    crowd = f"{limits.max_connections} connections" if limits.max_connections else "any number of connections"
+    yield crowd + (f", {limits.max_connections_per_ip} of one address" if limits.max_connections_per_ip else "")
+    yield (
+        f"{written_size(limits.max_buffered_bytes)} held for all" if limits.max_buffered_bytes else "no limit of memory"
+    )
+    if not limits.rate:
+        yield "no rates"
+    for rule in limits.rate:
+        yield f"by {rule.by} {', '.join(_measures(rule))}"
+
+
+def _measures(rule: RateSettings) -> Iterator[str]:
+    if rule.requests_per_minute:
+        at_once = f" ({rule.burst} at once)" if rule.burst else ""
+        yield f"{rule.requests_per_minute} requests a minute{at_once}"
+    if rule.tokens_per_minute:
+        yield f"{rule.tokens_per_minute} tokens a minute"
+    if rule.max_streams:
+        yield f"{rule.max_streams} requests at a time"
+
+
 def _limit(seconds: float) -> str:
     return written_duration(seconds) if seconds else "no limit"
 
 
-def _target(target: Target, provider: ProviderSettings) -> Iterator[Row]:
-    retry, budget, timeouts = provider.retry, provider.retry_budget, target.timeouts
+def _target(target: Target, provider: ProviderSettings, whole_s: float) -> Iterator[Row]:
+    budget = provider.retry_budget
     never = "" if target.weight else ": never asked"
     yield "asked", f"priority {target.priority}, weight {target.weight}{never}"
-    if retry.max_attempts > 1:
-        delays = f"up to {written_duration(retry.initial_delay_s)}, doubled each time to {written_duration(retry.max_delay_s)}"
-        yield "retry", f"{retry.max_attempts} attempts in all, a random wait of {delays} between them"
-    else:
-        yield "retry", "none"
+    yield "retry", _retry(provider)
     extra = f"{budget.burst:g} extra attempts, and {budget.rate_per_second:g} a second"
     yield "budget", f"{extra}, and {budget.ratio:g} for each first attempt; shared by all models of {provider.name}"
     yield "slots", _slots(target, provider)
-    yield "breaker", _breaker(provider)
+    yield "breaker", _breaker(target, provider)
+    yield "deadlines", _deadlines(target, whole_s)
+
+
+def _retry(provider: ProviderSettings) -> str:
+    retry = provider.retry
+    if retry.max_attempts < 2:
+        return "none"
+    first, longest = min(retry.initial_delay_s, retry.max_delay_s), retry.max_delay_s
+    grows = retry.max_attempts > 2 and first < longest
+    delays = written_duration(first) + (f", doubled each time up to {written_duration(longest)}," if grows else "")
+    return f"{retry.max_attempts} attempts in all, a random wait of at most {delays} between them"
+
+
+def _deadlines(target: Target, whole_s: float) -> str:
+    """Give the phases' limits, and which of them the whole exchange's never lets pass."""
+    timeouts = target.timeouts
     phases = (
         ("connect", timeouts.connect_s),
         ("headers", timeouts.headers_s),
@@ -110,7 +150,15 @@ def _target(target: Target, provider: ProviderSettings) -> Iterator[Row]:
         ("total", timeouts.total_s),
         ("response", timeouts.response_s),
     )
-    yield "deadlines", ", ".join(f"{name} {_limit(seconds)}" for name, seconds in phases)
+    never = [name for name, seconds in phases if 0 < whole_s < seconds]
+    cut = (
+        f"; the {written_duration(whole_s)} of server.request_timeout are over before {_listed(never)}" if never else ""
+    )
+    return ", ".join(f"{name} {_limit(seconds)}" for name, seconds in phases) + cut
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def _slots(target: Target, provider: ProviderSettings) -> str:
@@ -123,17 +171,19 @@ def _slots(target: Target, provider: ProviderSettings) -> str:
     return f"{' and '.join(streams)} at a time; {provider.slots.max_queue} may wait, {patience}"
 
 
-def _breaker(provider: ProviderSettings) -> str:
+def _breaker(target: Target, provider: ProviderSettings) -> str:
     breaker, opens = provider.breaker, list[str]()
     if breaker.failures:
-        opens.append(f"{breaker.failures} failures in a row")
+        opens.append(f"{breaker.failures} calls in a row that did not open, or as many streams in a row that were cut")
     if breaker.ratio:
         window = written_duration(breaker.window_s)
-        opens.append(f"{breaker.ratio:.0%} of at least {breaker.min_calls} calls in {window}")
+        opens.append(f"failures of {breaker.ratio:.0%} of at least {breaker.min_calls} calls in {window}")
     if not opens:
         return "off"
-    pause = written_duration(breaker.open_for_s)
-    return f"opens after {' or '.join(opens)}, for {pause} at first; closes after {breaker.successes} good probes"
+    longer = f", each time twice as long up to {written_duration(LONGEST_S)}, until a stream completes"
+    pause = f"for {written_duration(breaker.open_for_s)}{longer if breaker.open_for_s < LONGEST_S else ''}"
+    apart = "; this name has one to itself" if target.asked else ""
+    return f"opens after {', or after '.join(opens)}, {pause}; closes after {breaker.successes} good probes{apart}"
 
 
 def _several(model: Model) -> bool:
@@ -169,17 +219,33 @@ def _rules(model: Model) -> Iterator[str]:
         yield "Targets are skipped while their breaker is open, and after a 429 until its Retry-After has passed."
     yield "A Retry-After above retry.max_retry_after, or beyond the exchange's own deadline, is not waited for."
     yield (
-        "An attempt after one that was sent is paid for by its target's budget; when that is empty, the client is told at "
+        "An attempt after one that was sent is paid for by its target's budget; where that is empty, "
+        f"{'the next target that can pay is asked, and when none can ' if _several(model) else ''}the client is told at "
         "once, with x-should-retry: false."
     )
 
 
-def _endings() -> Iterator[Row]:
+def _endings(config: Config) -> Iterator[Row]:
     yield "code", "breaker", "then"
     for verdict in TABLE.values():
-        if verdict.stage == "streaming" or verdict is BAD_FRAME:
+        if verdict.stage == "streaming" or verdict in (BAD_FRAME, DEADLINE_EXCEEDED):
             then = "an error frame with this code, and the end; nothing is tried again"
             yield verdict.code, "counts" if verdict.trips else "-", then
+    finishes = config.server.on_client_disconnect == "finish"
+    left = (
+        "the provider may end without it, within bounds" if finishes else "the provider's connection is closed at once"
+    )
+    yield CLIENT_GONE.code, "-", f"the client left: {left}"
+    if config.server.slow_client_timeout_s or config.limits.max_buffered_bytes:
+        yield CLIENT_SLOW.code, "-", f"{_slowness(config)}: both connections are closed"
+
+
+def _slowness(config: Config) -> str:
+    """Give how a client comes to be too slow."""
+    patience, memory = config.server.slow_client_timeout_s, config.limits.max_buffered_bytes
+    late = f"took nothing for {written_duration(patience)}" if patience else ""
+    much = f"was the slowest when more than {written_size(memory)} were held" if memory else ""
+    return f"the client {' or '.join(filter(None, (late, much)))}"
 
 
 def _refusals() -> Iterator[Row]:

@@ -19,12 +19,13 @@ from tidegate.config.rules import is_loopback, split_address
 from tidegate.config.settings import Config, ProviderSettings
 from tidegate.config.show import render
 from tidegate.config.tree import MAX_BYTES, Node, from_flag, override, parse
-from tidegate.config.units import written_duration
+from tidegate.config.units import written_duration, written_size
 from tidegate.config.unwise import warnings
 
 __all__ = (
     "DEFAULT_FILE", "Config", "ConfigError", "Loaded", "Mistake", "ProviderSettings", "filled", "is_loopback", "load",
     "load_demo", "proxy_of", "render", "split_address", "warnings", "written_duration",
+    "written_size",
 )  # fmt: skip
 
 DEFAULT_FILE: Final = "tidegate.yaml"

@@ -149,9 +149,12 @@ def _base_url(spot: Spot) -> str:
         return f"{expected}, with a valid host and port"
     if url.scheme not in ("http", "https"):
         return f"{expected}, beginning with http:// or https://"
-    if "@" in url.netloc:
-        return f"{expected}, without credentials: they belong in api_key"
-    return f"{expected}, without query or fragment" if "?" in spot.value or "#" in spot.value else ""
+    surplus = (
+        ("@" in url.netloc, "credentials: they belong in api_key"),
+        ("?" in spot.value or "#" in spot.value, "query or fragment"),
+        (url.path.rstrip("/").endswith("/chat/completions"), "/chat/completions: that is added for each request"),
+    )
+    return next((f"{expected}, without {what}" for there, what in surplus if there), "")
 
 
 def _sticky_by(spot: Spot) -> str:

@@ -27,6 +27,7 @@ EXPECTED: Final = {
     COUNT: "a whole number that is not negative",
     NUMBER: "a number such as 0.2 or 5 that is not negative",
 }
+_LARGE_S: Final = 100
 _LONGEST_S: Final = 365 * 24 * 3600
 _LARGEST_BYTES: Final = 1024**4
 
@@ -92,7 +93,9 @@ def _measure(text: str, units: dict[str, Decimal], taken_for: dict[str, str], ba
         raise UnitError(expected)
     number, unit = found.groups()
     if not unit:
-        raise UnitError(expected, f"add a unit, for example '{number}{bare}'")
+        # Who leaves the unit out of a large time may well count milliseconds.
+        other = f" or '{number}ms'" if bare == "s" and Decimal(number) >= _LARGE_S else ""
+        raise UnitError(expected, f"add a unit, for example '{number}{bare}'{other}")
     if unit not in units or " " in text:
         meant = taken_for.get(unit.lower())
         raise UnitError(expected, f"did you mean '{number}{meant}'?" if meant else "")

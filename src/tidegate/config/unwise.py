@@ -108,7 +108,8 @@ def _of_providers(config: Config) -> Iterator[str]:
 def _of_timeouts(timeouts: Timeouts, exchange: Bound, path: str) -> Iterator[str]:
     total, response = ("total", timeouts.total_s), ("response", timeouts.response_s)
     yield from _late(f"{path}.connect", timeouts.connect_s, total, response, exchange)
-    yield from _late(f"{path}.headers", timeouts.headers_s, total, exchange)
+    first_token = "first_token", timeouts.first_token_s
+    yield from _late(f"{path}.headers", timeouts.headers_s, first_token, total, exchange)
     yield from _late(f"{path}.first_token", timeouts.first_token_s, total, exchange)
     yield from _late(f"{path}.idle", timeouts.idle_s, total, exchange)
     yield from _late(f"{path}.total", timeouts.total_s, exchange)
@@ -145,11 +146,17 @@ def _of_models(config: Config) -> Iterator[str]:
         path = f"models[{position}]"
         if model.balance != "sticky" and model.sticky_by != "user":
             yield f"{path}.sticky_by: nothing sticks, as balance is {model.balance}"
-        yield from _late(f"{path}.hedge.after", model.hedge.after_s, exchange)
+        yield from _late(f"{path}.hedge.after", model.hedge.after_s, _latest_content(model.targets), exchange)
         for number, target in enumerate(model.targets):
             if target.timeouts != timeouts[target.provider]:
                 yield from _of_timeouts(target.timeouts, exchange, f"{path}.targets[{number}].timeouts")
     yield from _of_shared_slots(config.models)
+
+
+def _latest_content(targets: Iterable[TargetSettings]) -> Bound:
+    """Give when the most patient target that is ever asked has failed without content."""
+    limits = [target.timeouts.first_token_s for target in targets if target.weight]
+    return "its targets' first_token", max(limits, default=0.0) if all(limits) else 0.0
 
 
 def _of_shared_slots(models: Iterable[ModelSettings]) -> Iterator[str]:

@@ -101,7 +101,7 @@ class TargetState(Standing):
 
     def breaker_state(self, now: float) -> BreakerState:
         """Give the state of the breaker that is worst off."""
-        return max((standing.breaker.state(now) for standing in (self, *self._asked.values())))
+        return max(standing.breaker.state(now) for standing in (self, *self._asked.values()))
 
     def took(self, seconds: float, now: float) -> None:
         """Take a first-token time: a peak counts at once, and fades. Source: Finagle's peak EWMA."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 from tidegate.dispatch.trial import Trial
 from tidegate.exchange import Stream
 from tidegate.tasks import Tasks
-from tidegate.verdict import CANCELLED, Again, AttemptFailed
+from tidegate.verdict import CANCELLED, Again, AttemptFailed, Verdict
 
 
 class Runner:
@@ -48,12 +48,6 @@ class Runner:
         """Let the attempt end as the exchange has."""
         self._released.set()
 
-    def cancel(self) -> None:
-        """Break the attempt off; its connection is closed by the time it is `over`."""
-        if self.trial.record.verdict is None:
-            self.trial.record.verdict = CANCELLED
-        self.task.cancel()
-
     async def over(self) -> None:
         """Wait until the attempt has ended."""
         await _over((self.task,))
@@ -80,7 +74,7 @@ async def race(
     """Open a stream by one attempt, or by two when the first is late; gives the one that decided it, and what it came to.
 
     Shape: `rival` gives None where there is no target, or no budget, for a second; a failure is that of the last to fail,
-    or one that no other attempt can mend.
+    or one that is the request's own and no other attempt can mend.
     Holds: whoever did not open is over when this returns.
     """
     runners = [Runner(first, tasks)]
@@ -108,13 +102,23 @@ async def _first_open(runners: Iterable[Runner]) -> tuple[Runner, Stream | Attem
         for opened in [future for future in pending if future in done]:
             runner = pending.pop(opened)
             result = opened.result()
-            if isinstance(result, Stream) or not pending or result.verdict.again is Again.NEVER:
+            if isinstance(result, Stream) or not pending or _is_hopeless(result.verdict):
                 return runner, result
 
 
+def _is_hopeless(verdict: Verdict) -> bool:
+    """Whether every target would say the same: it is not this one's doing."""
+    return verdict.again is Again.NEVER and not verdict.trips
+
+
 async def _break_off(runners: Iterable[Runner]) -> None:
-    """Cancel attempts, all before waiting for any."""
+    """Cancel attempts, all before waiting for any; their connections are closed by the time this returns."""
     broken = list(runners)
     for runner in broken:
-        runner.cancel()
-    await _over([runner.task for runner in broken])
+        runner.task.cancel()
+    try:
+        await _over([runner.task for runner in broken])
+    finally:
+        for runner in broken:
+            record = runner.trial.record
+            record.verdict = record.verdict or CANCELLED  # a task that was cancelled before it began wrote none

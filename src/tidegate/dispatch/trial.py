@@ -77,13 +77,16 @@ class Trial:
         if failed.verdict is UPSTREAM_RATE_LIMITED:
             self._state.of(self.target).cool(now + min(asked_wait_s(failed, self._wall()), LONGEST_COOLING_S))
         elif failed.verdict.trips:
-            self._state.failed(now - (record.sent_at or record.started_at), now)
+            self._state.failed(now - (record.sent_at or record.started_at + record.queued_s), now)
 
     def lose(self) -> None:
-        """Learn from a race that another won: the target takes longer than it has taken so far."""
-        now, sent_at = self._clock(), self.record.sent_at
-        if sent_at and self.record.verdict is None:
-            self._state.took(now - sent_at, now)
+        """Have lost a race; the target takes longer than it has taken so far."""
+        now, record = self._clock(), self.record
+        if record.verdict is not None:
+            return
+        record.verdict = CANCELLED
+        if record.sent_at:
+            self._state.took(now - record.sent_at, now)
 
     async def close(
         self,

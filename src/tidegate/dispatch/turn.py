@@ -32,7 +32,7 @@ class TurnCounts(Protocol):
     """What is counted about attempts after the first."""
 
     def retried(self, provider: str, outcome: str, /) -> None:
-        """Count an attempt after one that failed: `opened`, `failed`, or `denied` by the budget."""
+        """Count an attempt after one that failed: `opened`, `failed`, `cancelled`, or `denied` by the budget."""
         ...
 
     def fell_back(self, source: str, target: str, /) -> None:
@@ -96,7 +96,7 @@ class _Turn:
         now = rules.clock()
         target = self._plan.next(now)
         if target is None:
-            raise self._plan.unavailable(now)
+            raise self._unavailable(now)
         try:
             while True:
                 try:
@@ -166,8 +166,8 @@ class _Turn:
         won = "failed"
         try:
             decisive, result = await race(first, after_s, rival, rules.tasks)
+            self._last = decisive.trial
             if isinstance(result, AttemptFailed):
-                self._last = decisive.trial
                 try:
                     raise result
                 finally:
@@ -263,6 +263,12 @@ class _Turn:
             return asked_s + chance * retry.initial_delay_s if asked_s <= retry.max_retry_after_s else None
         exponent = min(self._here - 1, MAX_EXPONENT)
         return chance * min(retry.max_delay_s, retry.initial_delay_s * 2.0**exponent)
+
+    def _unavailable(self, now: float) -> AttemptFailed:
+        """Give the failure of an exchange that no target can be asked for."""
+        told = self._plan.unavailable(now)
+        told.headers = (*told.headers, *self._admitted.headers)
+        return told
 
     def _final(self, last: AttemptFailed) -> AttemptFailed:
         """Give the failure that the client hears of: the last of an attempt that was sent, else the last of all."""

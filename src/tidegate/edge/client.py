@@ -13,9 +13,10 @@ from tidegate.edge.reply import Dates, refusal, render
 from tidegate.edge.settings import ServerSettings
 from tidegate.exchange import Ending, Flow, ReplyHead
 from tidegate.kernel.backoff import retry_after
-from tidegate.kernel.backoff import retry_after
 from tidegate.verdict import CLIENT_GONE, DEADLINE_EXCEEDED, OVERLOADED, REQUEST_TIMEOUT, TOO_LARGE, Fault, Refused
 
+ROOM_RETRY_S: Final = 1.0
+"""When to come again where there was no room for a body: nobody knows when there is."""
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _MANY: Final = 4096
 _SIZES: Final = tuple(b"%x\r\n" % size for size in range(_MANY))
@@ -97,7 +98,8 @@ class HttpClient:
         if self._coded is not None:
             try:
                 if not self._line.grows(len(data)):
-                    raise Refused(OVERLOADED, headers=(retry_after(1.0, 0.0),))
+                    wait = retry_after(ROOM_RETRY_S, random.random())  # noqa: S311 (no secret)
+                    raise Refused(OVERLOADED, headers=(wait,))
                 rest = self._coded.feed(data)
             except Refused as fault:
                 self.keeps = False
