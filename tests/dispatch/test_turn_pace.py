@@ -334,6 +334,17 @@ def test_an_exchange_brings_something_once_and_only_if_it_was_sent(script: tuple
     run_virtual(work)
 
 
+def test_a_second_attempt_that_opens_brings_nothing_more() -> None:
+    async def work() -> None:
+        room = Room(ScriptedService(fails(AttemptFailed(UPSTREAM_FAILED)), Act()), settings=only(5, ratio=0.5))
+        for _ in range(2):
+            assert room.state(A).budget.take(room.clock())
+        await room.exchange()
+        assert room.state(A).budget.available(room.clock()) == 5 - 2 + 0.5 - 1
+
+    run_virtual(work)
+
+
 def test_first_attempts_bring_what_later_ones_cost() -> None:
     async def work() -> None:
         inner = ScriptedService(fails(AttemptFailed(UPSTREAM_FAILED)))

@@ -97,9 +97,7 @@ class HttpClient:
         """Take body bytes; give those after its end. Errors: Refused, through `read`."""
         if self._coded is not None:
             try:
-                if not self._line.grows(len(data)):
-                    wait = retry_after(ROOM_RETRY_S, random.random())  # noqa: S311 (no secret)
-                    raise Refused(OVERLOADED, headers=(wait,))
+                self._grow(len(data))
                 rest = self._coded.feed(data)
             except Refused as fault:
                 self.keeps = False
@@ -117,6 +115,11 @@ class HttpClient:
         if self.body_complete:
             self._wake(None)
         return rest
+
+    def _grow(self, nbytes: int) -> None:
+        if not self._line.grows(nbytes):
+            wait = retry_after(ROOM_RETRY_S, random.random())  # noqa: S311 (no secret)
+            raise Refused(OVERLOADED, headers=(wait,))
 
     def held(self) -> int:
         """Give the bytes of the body that are held."""
