@@ -99,7 +99,7 @@ class Connection(asyncio.Protocol):
     """One client's connection. Holds: one request in work, and at most MAX_QUEUED_* of what was pipelined behind it."""
 
     __slots__ = (
-        "_blocked", "_client", "_due", "_edge", "_mode", "_number", "_peer", "_pending", "_received", "_scanned", "_seat",
+        "_blocked", "_client", "_due", "_edge", "_looks_every_s", "_mode", "_number", "_peer", "_pending", "_received", "_scanned", "_seat",
         "_timer", "_transport", "discarded",
     )  # fmt: skip
 
@@ -113,6 +113,7 @@ class Connection(asyncio.Protocol):
         self._scanned = 0
         self._received = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._looks_every_s = 0.0
         self._due = 0.0
         self._peer = ""
         self._seat: Seat | None = None
@@ -392,16 +393,21 @@ class Connection(asyncio.Protocol):
     # --- time ------------------------------------------------------------------------------------------------------
 
     def _expect(self, seconds: float) -> None:
-        """Set when the current wait is over; 0 is never. The timer is re-armed only when it fires too early."""
+        """Set when the current wait is over; 0 is never."""
         if not seconds:
             self._due = 0.0
             return
         self._due = self._edge.clock() + seconds
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(seconds, self._fire)
-        elif self._timer.when() > asyncio.get_running_loop().time() + seconds:
+            self._arm(seconds)
+        elif self._looks_every_s > seconds:
             self._timer.cancel()
-            self._timer = asyncio.get_running_loop().call_later(seconds, self._fire)
+            self._arm(seconds)
+
+    def _arm(self, seconds: float) -> None:
+        """Look again then, or after the wait for a head if that is shorter: no request of many has to set the timer anew."""
+        self._looks_every_s = min(seconds, self._edge.settings.header_timeout_s or seconds)
+        self._timer = asyncio.get_running_loop().call_later(self._looks_every_s, self._fire)
 
     def _fire(self) -> None:
         self._timer = None
@@ -409,7 +415,7 @@ class Connection(asyncio.Protocol):
             return
         left = self._due - self._edge.clock()
         if left > 0.0005:  # timers of the loop are as fine as a millisecond
-            self._timer = asyncio.get_running_loop().call_later(left, self._fire)
+            self._arm(left)
         elif self._mode is _Mode.HEAD and self._pending and not self._blocked:
             self._refuse(Refused(REQUEST_TIMEOUT, "the head came too slowly (server.header_timeout)"))
         elif self._mode is _Mode.HEAD or self._mode is _Mode.CLOSING:

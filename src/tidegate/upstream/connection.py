@@ -9,6 +9,7 @@ is httptools' business; limits, reuse and the meaning of an early end are ours.
 import asyncio
 import ssl
 from collections.abc import Callable
+from functools import partial
 from typing import Final, cast
 
 import httptools
@@ -50,7 +51,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     __slots__ = (
         "_between", "_buffer", "_chunks", "_complete", "_end", "_extra", "_forward", "_framed", "_framing_bytes",
         "_head", "_headers", "_keeps", "_linger", "_longest", "_mine", "_on_lost", "_parser", "_paused", "_sink",
-        "_start", "_told", "_transport", "_view", "idle_since", "on_body", "served",
+        "_start", "_told", "_transport", "_view", "idle_since", "on_body", "on_chunk_complete", "on_chunk_header", "served",
     )  # fmt: skip
 
     def __init__(self, buffer: bytearray, on_lost: Callable[["UpstreamConnection"], None]) -> None:
@@ -63,6 +64,10 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._chunks: list[bytes] = []
         # Bound once: the parser appends each piece of payload without entering Python code of ours.
         self.on_body = self._chunks.append
+        # The same way: empty inside of a chunk, not empty when the next byte begins one.
+        self._between: set[int] = set()
+        self.on_chunk_header = self._between.clear
+        self.on_chunk_complete = partial(self._between.add, 1)
         self._parser = httptools.HttpResponseParser(self)
         self._head: ReplyHead | None = None
         self._framed = False
@@ -71,7 +76,6 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._extra = False
         self._paused = False
         self._told = False
-        self._between = False
         self._longest = 0
         self._start = self._end = b""
         self._forward: Callable[[bytes], None] = self._chunks.append
@@ -106,7 +110,8 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._sink = sink
         self._head = None
         self._headers = []
-        self._complete = self._framed = self._keeps = self._told = self._between = False
+        self._complete = self._framed = self._keeps = self._told = False
+        self._between.clear()
         self._longest = 0
         self._framing_bytes = 0
         self.served += 1
@@ -214,7 +219,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
                 self._broken(BAD_FRAME)
             return
         if self._between and self._buffer[nbytes - 1] != _LF:
-            self._between = False  # a size line has begun
+            self._between.clear()  # a size line has begun
         chunks = self._chunks
         if self._told and len(chunks) == 1 and not self._complete:
             self._framing_bytes = 0
@@ -257,14 +262,6 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         if self._complete and not self._extra:
             self._extra = True
             self._mine = len(self._chunks)
-
-    def on_chunk_header(self) -> None:
-        """Note that a chunk has begun."""
-        self._between = False
-
-    def on_chunk_complete(self) -> None:
-        """Note that the next byte begins a chunk."""
-        self._between = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Collect a header."""
