@@ -41,6 +41,8 @@ providers:
     kind: mock
     base_url: http://127.0.0.1:%d/v1
     timeouts: {connect: 5s, headers: 3s, first_token: 4s, idle: 3s, total: 60s, response: 30s}
+    # Faults are what is wanted here: no breaker may keep them away.
+    breaker: {failures: 0, ratio: 0}
 models:
   - {name: mock, targets: [{provider: main}]}
 """
