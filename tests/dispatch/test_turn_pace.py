@@ -196,6 +196,32 @@ def test_a_deadline_before_the_next_attempt_is_told_now(deadline_s: float, attem
     run_virtual(work)
 
 
+def test_where_the_deadline_comes_before_the_next_attempt_here_another_target_is_asked_at_once() -> None:
+    async def work() -> None:
+        slow = Settings(retry=RetrySettings(initial_delay_s=1000.0, max_delay_s=1000.0))
+        inner = ScriptedService(fails(AttemptFailed(UPSTREAM_FAILED)), Act())
+        room = Room(inner, A, B, settings=slow)
+        began = room.clock()
+        async with room.service.open(room.admitted(deadline=began + 5.0)):
+            assert room.clock() == began
+        assert asked(inner) == ["a", "b"]
+
+    run_virtual(work)
+
+
+def test_who_leaves_while_waiting_for_an_attempt_that_is_paid_for_is_counted() -> None:
+    async def work() -> None:
+        slow = Settings(retry=RetrySettings(initial_delay_s=1000.0, max_delay_s=1000.0))
+        room = Room(ScriptedService(fails(AttemptFailed(UPSTREAM_FAILED))), settings=slow)
+        task = asyncio.get_running_loop().create_task(failing(room))
+        await asyncio.sleep(1.0)
+        task.cancel()
+        await asyncio.wait((task,))
+        assert room.counts.seen == {("retried", "a", "cancelled"): 1}
+
+    run_virtual(work)
+
+
 def test_when_the_exchange_s_time_is_up_no_other_target_is_tried() -> None:
     async def work() -> None:
         inner = ScriptedService(Act(stall_s=100.0))

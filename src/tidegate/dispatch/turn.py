@@ -4,6 +4,7 @@ Nothing is tried again once a stream is open: its first content may be on its wa
 """
 
 import asyncio
+import math
 import re
 from collections.abc import Callable
 from random import Random
@@ -97,9 +98,12 @@ class _Turn:
         target = self._plan.next(now)
         if target is None:
             raise self._unavailable(now)
+        delay_s = 0.0
         try:
             while True:
                 try:
+                    if delay_s:
+                        await asyncio.sleep(delay_s)
                     trial = self._trial(target)
                     self._here += 1
                     if hedge_after_s:
@@ -119,8 +123,6 @@ class _Turn:
                     self._count("opened")
                     return self._opened(stream)
                 target, delay_s = step
-                if delay_s:
-                    await asyncio.sleep(delay_s)
         finally:
             self._told = None  # its traceback holds this frame, which would be a cycle
 
@@ -229,17 +231,15 @@ class _Turn:
         rules, fleet = self._rules, self._rules.router.fleet
         now, asked_s = rules.clock(), asked_wait_s(failed, rules.wall())
         delay_s = self._delay_here(fleet.retry_of(target.key), failed, asked_s)
-        if delay_s is not None and not fleet.breaker_of(target).admits(now + delay_s):
-            delay_s = None  # this failure, or one beside it, opened the breaker
+        left_s = self._admitted.deadline - now if self._admitted.deadline else math.inf
+        if delay_s is not None and (delay_s >= left_s or not fleet.breaker_of(target).admits(now + delay_s)):
+            delay_s = None  # the deadline comes first; or this failure, or one beside it, opened the breaker
         step = None if delay_s is None else (target, delay_s)
         if step is None or asked_s or failed.verdict is UPSTREAM_RATE_LIMITED:
             # Who was told to wait, or has had enough, goes on at once where there is somewhere to go.
             other = self._plan.next(now)
             step = step if other is None else (other, 0.0)
-        deadline = self._admitted.deadline
-        if step is None or (deadline and now + step[1] >= deadline):
-            return None
-        return self._paid(step, now)
+        return None if step is None or left_s <= 0 else self._paid(step, now)
 
     def _paid(self, step: tuple[Target, float], now: float) -> tuple[Target, float] | None:
         """Pay for the next attempt; where its target's budget is empty, for one at the next that can pay."""

@@ -24,6 +24,7 @@ _DOWN: Final = frozenset({b"content-type", b"retry-after"})
 _DOWN_PREFIXES: Final = (b"openai-", b"anthropic-")
 _RATE_LIMIT: Final = b"x-ratelimit-"
 MAX_NAMES: Final = 256
+LONGEST_NAME: Final = 64
 """Names of a provider's headers that are remembered with what becomes of them."""
 
 MIN_SECRET_CHARS: Final = 4
@@ -124,7 +125,7 @@ class Provider:
             shown = names.get(name)
             if shown is None:
                 shown = _name_down(name)
-                if len(names) < MAX_NAMES:
+                if len(names) < MAX_NAMES and len(name) <= LONGEST_NAME:
                     names[name] = shown
             if shown:
                 down.append((shown, value))
