@@ -33,6 +33,7 @@ class Ending(Struct, frozen=True):
 class Usage(Struct):
     """Tokens of one exchange.
 
+    Shape: `input_tokens` includes those read from a cache and written to one, `output_tokens` those of reasoning.
     Holds: `estimated` is true when the provider did not say and the numbers were judged from what was seen.
     """
 
@@ -40,6 +41,7 @@ class Usage(Struct):
     output_tokens: int = 0
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+    cache_write_tokens: int = 0
     estimated: bool = False
 
 
@@ -98,7 +100,7 @@ class Ask(Struct):
     """A client's request as far as the gateway needs it.
 
     Holds: `body` is what the client sent, and is emptied once nobody will send it again. Shape: `max_tokens` is 0 where
-    the client set no bound to the output; `user` is its own word for who asks.
+    the client set no bound to the output; `user` is its own word for who asks; `dialect` is what it speaks.
     """
 
     model: str
@@ -108,6 +110,7 @@ class Ask(Struct):
     choices: int = 1
     max_tokens: int = 0
     user: str = ""
+    dialect: str = ""
 
 
 class Upload(Protocol):

@@ -11,7 +11,7 @@ from openai._streaming import ServerSentEvent, SSEDecoder
 
 from tidegate.dialect import Dialect, Notice, ProviderError, Sight
 from tidegate.dialect.openai_chat import OpenAIChat
-from tidegate.dialect.openai_chat_values import MAX_MESSAGE_CHARS
+from tidegate.dialect.openai_chat.values import MAX_MESSAGE_CHARS
 from tidegate.exchange import Ask, Usage
 from tidegate.verdict import BAD_REQUEST, Refused
 from tidegate.wire import Frame, FrameError

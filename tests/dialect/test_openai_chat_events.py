@@ -25,7 +25,7 @@ from tidegate.dialect.events import (
     UsageSeen,
 )
 from tidegate.dialect.openai_chat import OpenAIChat
-from tidegate.dialect.openai_chat_events import MAX_CALLS, MAX_CHOICES
+from tidegate.dialect.openai_chat.events import MAX_CALLS, MAX_CHOICES
 from tidegate.exchange import Ask, Usage
 from tidegate.wire import Frame, FrameError
 from tidegate.wire.sse import SseFramer

@@ -16,7 +16,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from tidegate.exchange import Usage
-from tidegate.wire import Frame
+from tidegate.wire import Framed
 
 
 class ProviderError(Struct, frozen=True):
@@ -35,6 +35,15 @@ class Started(Struct, frozen=True, gc=False):
     id: str = ""
     model: str = ""
     created: int = 0
+
+
+class Origin(Struct, frozen=True):
+    """Whose answer is written: what is said where the provider does not say it, and the dialect that the provider speaks."""
+
+    id: str
+    model: str
+    created: int
+    dialect: str
 
 
 class Text(Struct, frozen=True, gc=False):
@@ -137,7 +146,7 @@ Event = (
 class EventDecoder(Protocol):
     """Reads one stream."""
 
-    def feed(self, frame: Frame, /) -> Sequence[Event]:
+    def feed(self, frame: Framed, /) -> Sequence[Event]:
         """Give what a frame says. Errors: FrameError when it cannot be read, or is above a limit."""
         ...
 

@@ -12,8 +12,8 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from tidegate.dialect import Notice, ProviderError, Sight
-from tidegate.dialect.openai_chat_events import ChatDecoder, ChatEncoder
-from tidegate.dialect.openai_chat_values import (
+from tidegate.dialect.openai_chat.events import ChatDecoder, ChatEncoder
+from tidegate.dialect.openai_chat.values import (
     DONE,
     bare_error,
     choices_of,

@@ -21,7 +21,7 @@ from tidegate.dialect.events import (
     ToolCallStarted,
     UsageSeen,
 )
-from tidegate.dialect.openai_chat_values import (
+from tidegate.dialect.openai_chat.values import (
     DONE,
     choices_of,
     error_in,
