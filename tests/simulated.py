@@ -16,7 +16,8 @@ from streams import DONE, FINISH, ROLE, USAGE, word
 from tidegate.admission import store
 from tidegate.admission.identity import Door, gate
 from tidegate.admission.memory import MemoryGuard
-from tidegate.assemble.wiring import FALLBACK, Process, Wiring
+from tidegate.assemble.routes import FALLBACK
+from tidegate.assemble.wiring import Process, Wiring
 from tidegate.config import Config
 from tidegate.edge.client import HttpClient
 from tidegate.edge.intake import Head

@@ -80,13 +80,14 @@ class Target(Struct, frozen=True):
 
 
 class Model(Struct, frozen=True):
-    """What clients ask for, and where it goes."""
+    """What clients ask for, and where it goes. Shape: `once` says that nobody knows whether a request may be sent twice."""
 
     name: str
     targets: tuple[Target, ...]
     balance: Balance = "p2c_ewma"
     sticky_by: str = "user"
     hedge_after_s: float = 0.0
+    once: bool = False
 
 
 class Identity(Struct, frozen=True):
@@ -201,7 +202,11 @@ class Outcome:
 
 
 class Arrival(Struct):
-    """A request whose head is read. Shape: header names are lower case; a repeated header's values are joined by ', '."""
+    """A request whose head is read.
+
+    Shape: header names are lower case; a repeated header's values are joined by ', '. `target` is path and query; of what
+    passes through to a provider, in the end, as the provider is asked for it.
+    """
 
     request_id: str
     connection_id: int
@@ -210,6 +215,8 @@ class Arrival(Struct):
     peer: str
     body: Upload
     outcome: Outcome
+    method: str = "POST"
+    target: str = ""
 
 
 class Admitted(Struct, frozen=True):

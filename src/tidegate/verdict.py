@@ -112,6 +112,17 @@ TABLE: Final[dict[str, Verdict]] = {
     ),
     **_rows(
         "opening",
+        Party.CLIENT,
+        (
+            "untranslatable",
+            400,
+            _ELSEWHERE,
+            False,
+            "The provider speaks another dialect, and cannot be told what `param` asks for.",
+        ),
+    ),
+    **_rows(
+        "opening",
         Party.GATEWAY,
         ("breaker_open", 503, _ELSEWHERE, False, "The target failed too often, and is left alone for a while."),
         (
@@ -163,6 +174,7 @@ CONNECTIONS_FULL: Final = TABLE["connections_full"]
 OVERLOADED: Final = TABLE["overloaded"]
 QUEUE_FULL: Final = TABLE["queue_full"]
 QUEUE_TIMEOUT: Final = TABLE["queue_timeout"]
+UNTRANSLATABLE: Final = TABLE["untranslatable"]
 BREAKER_OPEN: Final = TABLE["breaker_open"]
 DEADLINE_EXCEEDED: Final = TABLE["deadline_exceeded"]
 CONNECT_REFUSED: Final = TABLE["connect_refused"]
@@ -194,7 +206,8 @@ class Fault(Exception):  # noqa: N818 (the design's word)
     """An exchange that ends before its stream is open.
 
     Holds: `message` and `param` are shown to the client; `status` replaces the row's where the provider's own is kept;
-    `headers` go into the answer as they are (`retry-after`, `allow`); `kind` and `code` are a provider's own words.
+    `headers` go into the answer as they are (`retry-after`, `allow`); `kind` and `code` are a provider's own words; `body`, with its type
+    before it, is the whole of them for a client who wants them so.
     """
 
     def __init__(
@@ -207,6 +220,7 @@ class Fault(Exception):  # noqa: N818 (the design's word)
         headers: tuple[tuple[bytes, bytes], ...] = (),
         kind: str | None = None,
         code: str | None = None,
+        body: tuple[bytes, bytes] | None = None,
     ) -> None:
         super().__init__(message or verdict.meaning)
         self.verdict = verdict
@@ -216,6 +230,7 @@ class Fault(Exception):  # noqa: N818 (the design's word)
         self.headers = headers
         self.kind = kind
         self.code = code
+        self.body = body
 
 
 class Refused(Fault):

@@ -5,7 +5,7 @@ import time
 
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from tidegate.dialect.events import Text
+from tidegate.dialect.events import Origin, Text
 from tidegate.dialect.openai_chat import OpenAIChat
 from tidegate.exchange import Ask, Outcome
 from tidegate.relay.relay import RelayRules
@@ -25,26 +25,27 @@ LAST = (
     b"data: [DONE]\n\n",
 )
 ASK = Ask(model="m", stream=True, wants_usage=True, body=b"")
+ORIGIN = Origin("request-1", "m", 7, "openai_chat")
 RULES = RelayRules(
     dialect=OpenAIChat(), framer=SseFramer, clock=time.monotonic, heartbeat_s=15, slow_client_s=30, finishes=False
 )
 
 
 def test_a_text_frame_is_decoded(benchmark: BenchmarkFixture) -> None:
-    decoder, frame = OpenAIChat.decoder(ASK), Frame(TOKENS[1])
+    decoder, frame = OpenAIChat().decoder(ASK), Frame(TOKENS[1])
     decoder.feed(Frame(TOKENS[0]))
     assert benchmark(decoder.feed, frame) == [Text(0, " tok1")]
 
 
 def test_a_text_frame_is_decoded_and_encoded(benchmark: BenchmarkFixture) -> None:
-    decoder, encoder, frame = OpenAIChat.decoder(ASK), OpenAIChat.encoder(ASK), Frame(TOKENS[1])
+    decoder, encoder, frame = OpenAIChat().decoder(ASK), OpenAIChat().encoder(ASK, ORIGIN), Frame(TOKENS[1])
     encoder.write(decoder.feed(Frame(TOKENS[0])))
     written = benchmark(lambda: encoder.write(decoder.feed(frame)))
     assert written.startswith(HEAD + b'"content":" tok1"}')
 
 
 def test_a_tool_s_arguments_are_decoded_and_encoded(benchmark: BenchmarkFixture) -> None:
-    decoder, encoder = OpenAIChat.decoder(ASK), OpenAIChat.encoder(ASK)
+    decoder, encoder = OpenAIChat().decoder(ASK), OpenAIChat().encoder(ASK, ORIGIN)
     begun = Frame(HEAD + b'"tool_calls":[{"index":0,"id":"a","function":{"name":"tide"}}]' + TAIL)
     piece = Frame(HEAD + b'"tool_calls":[{"index":0,"function":{"arguments":" tok1"}}]' + TAIL)
     encoder.write(decoder.feed(begun))
@@ -60,7 +61,7 @@ def test_200_tokens_are_translated_in_memory(benchmark: BenchmarkFixture) -> Non
         opened = open_stream(source, time.monotonic())
         outcome = opened.attempt.admitted.arrival.outcome
         client = MemoryClient()
-        relay = TranslatingRelay(client, opened, outcome, RULES)
+        relay = TranslatingRelay(client, opened, outcome, RULES, OpenAIChat(), ORIGIN)
         source.attach(relay)
         for token in TOKENS[1:]:
             relay.write(token)

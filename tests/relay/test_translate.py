@@ -37,6 +37,7 @@ from streams import (
     whole_reply,
     word,
 )
+from tidegate.dialect.events import Origin
 from tidegate.dialect.openai_chat import OpenAIChat
 from tidegate.exchange import Ask, Ending
 from tidegate.relay.relay import RelayRules
@@ -48,6 +49,7 @@ from tidegate.wire import Frame
 from tidegate.wire.sse import SseFramer, split
 
 DIALECT = OpenAIChat()
+ORIGIN = Origin("request-1", "mock", 7, DIALECT.name)
 HEARTBEAT = b": heartbeat\n"
 BIG = word("x" * 600_000)
 ERROR = frame({"error": {"message": "It broke.", "type": "overloaded_error", "code": 503}})
@@ -59,7 +61,7 @@ translating = functools.partial(fronting, translates=True)
 def said(*frames: bytes, choices: int = 1, wants_usage: bool = False) -> bytes:
     """Give what a client reads when a provider has sent frames and no end."""
     request = Ask(model="", stream=True, wants_usage=wants_usage, body=b"", choices=choices)
-    decoder, encoder = DIALECT.decoder(request), DIALECT.encoder(request)
+    decoder, encoder = DIALECT.decoder(request), DIALECT.encoder(request, ORIGIN)
     return b"".join(encoder.write(decoder.feed(part)) for part in split(payload(*frames)))
 
 
@@ -308,7 +310,7 @@ def relayed(reads: list[bytes]) -> tuple[Any, ...]:
         source, client = MemorySource(), MemoryClient()
         stream = open_stream(source, time.monotonic())
         outcome = stream.attempt.admitted.arrival.outcome
-        relay = TranslatingRelay(client, stream, outcome, RULES)
+        relay = TranslatingRelay(client, stream, outcome, RULES, DIALECT, ORIGIN)
         source.attach(relay)
         for read in reads:
             relay.write(read)
@@ -341,7 +343,7 @@ def test_the_gap_before_a_frame_that_says_nothing_counts_as_on_the_raw_road() ->
     async def work() -> None:
         source, client = MemorySource(), MemoryClient()
         stream = open_stream(source, time.monotonic())
-        relay = TranslatingRelay(client, stream, stream.attempt.admitted.arrival.outcome, RULES)
+        relay = TranslatingRelay(client, stream, stream.attempt.admitted.arrival.outcome, RULES, DIALECT, ORIGIN)
         for read in (word("a"), b": comment\n\n", ROLE, Frame(b"id: 7\n\n").raw):
             relay.write(read)
             alive.append(relay._translator.alive)

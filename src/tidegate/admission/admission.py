@@ -3,19 +3,26 @@
 import asyncio
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Final
+from typing import Final, Protocol
 
-from tidegate.admission import deadline
+from tidegate.admission import deadline, passage
 from tidegate.admission.catalogue import Catalogue
 from tidegate.admission.identity import Door
 from tidegate.admission.memory import MemoryGuard
 from tidegate.admission.rates import Rates, Reservation
-from tidegate.dialect import Dialect
-from tidegate.exchange import Admitted, Arrival, Identity
+from tidegate.exchange import Admitted, Arrival, Ask, Identity, Model
 from tidegate.kernel.backoff import retry_after
 from tidegate.verdict import DEADLINE_EXCEEDED, DRAINING, MEDIA_TYPE, Refused
 
 DRAIN_RETRY_S: Final = 1.0
+
+
+class Reading(Protocol):
+    """What the clients of a route speak."""
+
+    def read_request(self, body: bytes, /) -> Ask:
+        """Read a client's request. Errors: Refused (bad_request)."""
+        ...
 
 
 class Admission:
@@ -26,7 +33,8 @@ class Admission:
         *,
         door: Door,
         catalogue: Catalogue,
-        dialects: Mapping[str, Dialect],
+        dialects: Mapping[str, Reading],
+        passages: passage.Passages,
         draining: Callable[[], bool],
         memory: MemoryGuard,
         rates: Rates | None,
@@ -37,6 +45,7 @@ class Admission:
         self.door = door
         self.catalogue = catalogue
         self.dialects = dialects
+        self.passages = passages
         self.draining = draining
         self.memory = memory
         self.rates = rates
@@ -48,6 +57,13 @@ class Admission:
     def admit(self, arrival: Arrival) -> "_Admit":
         """Give the context in which an exchange may run. Errors: Refused, on entry."""
         return _Admit(self, arrival)
+
+    def read(self, arrival: Arrival, body: bytes) -> tuple[Ask, Model]:
+        """Give what is asked and of which model. Errors: Refused."""
+        if arrival.route == passage.ROUTE:
+            return self.passages.find(arrival, body)
+        ask = self.dialects[arrival.route].read_request(body)
+        return ask, self.catalogue.find(ask.model)
 
     def held(self) -> int:
         """Give the bytes of the bodies that are kept, to be sent once more if need be."""
@@ -104,7 +120,7 @@ class _Admit:
         outcome.key_id, outcome.tenant = identity.key_id, identity.tenant
         seconds = deadline.allowed_s(admission.request_timeout_s, headers.get(deadline.HEADER))
         kind = headers.get(b"content-type")
-        if kind is not None and not _is_json(kind):
+        if kind is not None and not _is_json(kind) and arrival.route != passage.ROUTE:
             raise Refused(MEDIA_TYPE, "send the body as 'Content-Type: application/json'")
         return identity, outcome.received_at + seconds if seconds else 0.0
 
@@ -119,11 +135,10 @@ class _Admit:
             body = await arrival.body.read(left_s)
         finally:
             memory.came(counted)
-        ask = admission.dialects[arrival.route].read_request(body)
+        ask, model = admission.read(arrival, body)
         outcome = arrival.outcome
         outcome.stream = ask.stream
         outcome.prompt_bytes = len(body)
-        model = admission.catalogue.find(ask.model)
         outcome.model = model.name
         headers: tuple[tuple[bytes, bytes], ...] = ()
         if admission.rates is not None:

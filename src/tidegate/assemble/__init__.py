@@ -14,8 +14,10 @@ from tidegate.admission.address import Proxies
 from tidegate.admission.crowd import Crowd
 from tidegate.admission.identity import Door, gate
 from tidegate.admission.memory import MemoryGuard
+from tidegate.admission.passage import Passages
 from tidegate.assemble.health import Health
-from tidegate.assemble.wiring import DIALECTS, FALLBACK, Process, Wiring
+from tidegate.assemble.routes import DIALECTS, FALLBACK, PATHS, PREFIXES
+from tidegate.assemble.wiring import Process, Wiring
 from tidegate.config import Config
 from tidegate.dispatch.fleet import Fleet, waiting_and_used
 from tidegate.edge.cold import COLD_ROUTES, UvicornHost, client_app, ops_app
@@ -30,9 +32,8 @@ from tidegate.tasks import Tasks
 from tidegate.upstream.providers import Provider
 from tidegate.verdict import SERVER_SHUTDOWN
 
-__all__ = ("FALLBACK", "HOT_ROUTES", "Tidegate")
+__all__ = ("FALLBACK", "PATHS", "Tidegate")
 
-HOT_ROUTES: Final = {"/v1/chat/completions": "chat"}
 LAST_WORDS_S: Final = 2.0
 """How long ended streams have to hand their error frames to the kernel."""
 _FIXED: Final = ("server.host", "server.port", "ops.listen", "observe.log")
@@ -121,7 +122,7 @@ class Tidegate:
                 models=self._models,
                 find=self._find,
                 dialect=FALLBACK,
-                hot_paths=tuple(HOT_ROUTES),
+                hot_paths=tuple(PATHS),
                 health=self.health,
                 ledger=self.ledger,
                 clock=self.clock,
@@ -130,7 +131,8 @@ class Tidegate:
         self.edge = Edge(
             settings=config.server,
             gateway=self.gateway,
-            routes={path.encode(): (route, DIALECTS[route]) for path, route in HOT_ROUTES.items()},
+            routes={path.encode(): (route, DIALECTS[route]) for path, route in PATHS.items()},
+            prefixes={start.encode(): (route, FALLBACK) for start, route in PREFIXES.items()},
             fallback=FALLBACK,
             cold=self._cold,
             join=self.crowd.join,
@@ -300,10 +302,16 @@ class Tidegate:
 def _names(config: Config, before: Names | None = None) -> Names:
     """Give the names that may be labels: those of the configuration, and of all before it, whose streams may still run."""
     return Names(
-        routes=frozenset({*HOT_ROUTES.values(), *COLD_ROUTES}),
-        models=frozenset(model.name for model in config.models) | (before.models if before else set()),
+        routes=frozenset({*PATHS.values(), *PREFIXES.values(), *COLD_ROUTES}),
+        models=frozenset(_counted_models(config)) | (before.models if before else set()),
         providers=frozenset(provider.name for provider in config.providers) | (before.providers if before else set()),
     )
+
+
+def _counted_models(config: Config) -> list[str]:
+    """Give the names of models that may be labels; what passes through to a provider has one of its own."""
+    passed = Passages(provider.name for provider in config.providers if provider.passthrough)
+    return [model.name for model in config.models] + [model.name for model in passed.models]
 
 
 def _changed(path: str, old: Config, new: Config) -> bool:

@@ -17,11 +17,12 @@ from tidegate.admission.admission import Admission
 from tidegate.admission.catalogue import WILDCARD, Catalogue, names_behind
 from tidegate.admission.identity import Door
 from tidegate.admission.memory import MemoryGuard
+from tidegate.admission.passage import Passages
 from tidegate.admission.rates import Rates
 from tidegate.admission.store import RateStore
+from tidegate.assemble.routes import BY_NAME, DIALECTS, FALLBACK, TRANSLATED
 from tidegate.config import Config, ProviderSettings
-from tidegate.dialect import Dialect
-from tidegate.dialect.openai_chat import OpenAIChat
+from tidegate.dialect import origin_of
 from tidegate.dispatch.breaker import BreakerState, breaking
 from tidegate.dispatch.deadlines import deadlines
 from tidegate.dispatch.fleet import Fleet, ProviderRules
@@ -35,18 +36,16 @@ from tidegate.relay.relay import Finishing, Relay, RelayRules
 from tidegate.relay.translate import TranslatingRelay
 from tidegate.tasks import Tasks, together
 from tidegate.upstream.dial import Dialer, Origin
+from tidegate.upstream.kinds import road
 from tidegate.upstream.listing import Listing
 from tidegate.upstream.opening import Opening
 from tidegate.upstream.pool import Pool
 from tidegate.upstream.providers import Provider
 from tidegate.upstream.settings import ProviderSettings as UpstreamSettings
+from tidegate.wire import Framed, FramerOf
 from tidegate.wire.sse import SseFramer
 
 AGENT: Final = f"tidegate/{__version__}"
-FALLBACK: Final = OpenAIChat()
-"""Speaks where no route has said which dialect the client has."""
-DIALECTS: Final[Mapping[str, Dialect]] = {"chat": FALLBACK}
-
 _OF_UPSTREAM: Final = tuple(field.name for field in structs.fields(UpstreamSettings))
 
 
@@ -87,19 +86,32 @@ class Wiring:
         self.listings = {name: self._listing(name, before) for name in self.providers}
         mocks = frozenset(settings.name for settings in config.providers if settings.kind == "mock")
         self.catalogue = Catalogue(config.models, mocks)
+        self.passages = Passages(settings.name for settings in config.providers if settings.passthrough)
         self.fleet = self._fleet(before)
-        self.opening = Opening(self.providers, process.metrics, process.clock, translates=process.translates)
+        self.opening = Opening(
+            self.providers, TRANSLATED, process.metrics, process.clock, translates=process.translates
+        )
         self.admission = self._admission()
         if before is not None:
             self.opening.pending = before.opening.pending
             self.admission.inside = before.admission.inside
         self.dispatch = self._stack(innermost or self.opening)
         self.rules = self._relay_rules()
+        self._rules_of: dict[tuple[str, Callable[[], FramerOf[Framed]]], RelayRules] = {}
 
     def relay(self, client: Client, stream: Stream, outcome: Outcome) -> Relay:
         """Give the relay of a stream that is open."""
-        road = TranslatingRelay if stream.translates else Relay
-        return road(client, stream, outcome, self.rules)
+        attempt = stream.attempt
+        dialect = attempt.admitted.ask.dialect
+        row, _ = road(self.providers[attempt.target.provider].kind, dialect)
+        rules = self._rules_of.get((dialect, row.framer))
+        if rules is None:
+            rules = structs.replace(self.rules, dialect=BY_NAME[dialect], framer=row.framer)
+            self._rules_of[dialect, row.framer] = rules
+        if not (stream.translates and stream.events):
+            return Relay(client, stream, outcome, rules)
+        origin = origin_of(attempt, row.dialect, int(time.time()))
+        return TranslatingRelay(client, stream, outcome, rules, row.dialect, origin)
 
     def retire(self, after: "Wiring") -> None:
         """Close what `after` has not taken over; what runs goes on."""
@@ -158,7 +170,7 @@ class Wiring:
         ]
         return Fleet(
             rules,
-            [target for model in self.catalogue.models for target in model.targets],
+            [target for model in (*self.catalogue.models, *self.passages.models) for target in model.targets],
             now=self._process.clock(),
             on_breaker=partial(_breaker_changed, self._process.metrics),
             before=before.fleet if before is not None else None,
@@ -171,6 +183,7 @@ class Wiring:
             door=process.door,
             catalogue=self.catalogue,
             dialects=DIALECTS,
+            passages=self.passages,
             draining=process.draining,
             memory=process.memory,
             rates=rates if rules else None,

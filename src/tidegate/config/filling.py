@@ -1,12 +1,12 @@
 """What follows from other settings is filled in, in the one spelling that the rooms expect. Works on plain values."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
+
+from tidegate.upstream.kinds import KINDS
 
 Plain = Mapping[str, Any]
 """A mapping of the file, as it would be read by a YAML library but for its units."""
-
-_BASE_URLS: Final = {"openai": "https://api.openai.com/v1"}
 
 
 def filled(plain: Plain) -> dict[str, Any]:
@@ -26,8 +26,9 @@ def _auth(auth: Plain) -> dict[str, Any]:
 
 
 def _provider(provider: Plain) -> dict[str, Any]:
-    url = provider.get("base_url") or _BASE_URLS.get(provider["kind"], "")
-    return {**provider, "base_url": url.rstrip("/")}
+    url = provider.get("base_url") or KINDS[provider["kind"]].base_url
+    region = provider.get("aws", {}).get("region", "")
+    return {**provider, "base_url": url.replace("{region}", region).rstrip("/")}
 
 
 def _model(model: Plain, timeouts: Mapping[str, Plain]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from tidegate.config.routes import check_models
 from tidegate.config.tree import Leaf, below
 from tidegate.edge.settings import OpsSettings, ServerSettings
 from tidegate.upstream.credentials import MAX_BYTES as MAX_KEY_FILE_BYTES
+from tidegate.upstream.kinds import KINDS
 
 _DIGEST: Final = re.compile(r"[0-9A-Fa-f]{64}")
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]+")
@@ -72,6 +73,7 @@ def check(seen: Seen, mistakes: Mistakes) -> None:
     _check_headers(seen, mistakes)
     _check_present(seen, mistakes)
     _check_keys(seen, mistakes)
+    _check_kinds(seen, mistakes)
     _check_tls(seen, mistakes)
     _check_addresses(seen, mistakes)
     _check_proxies(seen, mistakes)
@@ -251,10 +253,29 @@ def _check_credential(provider: Spot, mistakes: Mistakes) -> None:
     if key.value and file.value:
         mistakes.add(file.node.at, file.path, "api_key is set as well; expected one of the two")
     given = provider.value.get("api_key") or provider.value.get("api_key_file")
-    url = provider.value.get("base_url", "")
-    if provider.value.get("kind") != "openai" or given or url is FAILED or is_loopback(_host_and_port(url)[0]):
+    url, kind = provider.value.get("base_url", ""), provider.value.get("kind", FAILED)
+    if kind is FAILED or given or url is FAILED:
         return
-    mistakes.add(key.node.at, key.path, "required for kind openai, unless base_url is on this machine")
+    if KINDS[kind].needs_key and not is_loopback(_host_and_port(url)[0]):
+        mistakes.add(key.node.at, key.path, f"required for kind {kind}, unless base_url is on this machine")
+
+
+def _check_kinds(seen: Seen, mistakes: Mistakes) -> None:
+    """Refuse a provider that lacks what its kind needs, in the file or on this machine."""
+    for provider in seen.get("providers[]", ()):
+        kind = provider.member("kind")
+        if kind.value is None or kind.value is FAILED:
+            continue
+        row = KINDS[kind.value]
+        for path in row.needs:
+            spot = provider
+            for name in path.split("."):
+                spot = spot.member(name)
+            if not spot.value:
+                mistakes.add(spot.node.at, spot.path, f"required for kind {kind.value}")
+        missing = row.missing_extra()
+        if missing:
+            mistakes.add(kind.node.at, kind.path, f"needs a package that is not installed: {missing}")
 
 
 def _check_tls(seen: Seen, mistakes: Mistakes) -> None:

@@ -23,10 +23,20 @@ from tidegate.dialect.events import (
     ToolArguments,
     ToolCallStarted,
 )
-from tidegate.exchange import Ask, Usage
+from tidegate.exchange import Ask, Attempt, Usage
 from tidegate.wire import Frame, Framed
 
-__all__ = ["ClientDialect", "Dialect", "Notice", "ProviderDialect", "ProviderError", "Sight", "sight_of"]
+__all__ = [
+    "ClientDialect",
+    "Dialect",
+    "Notice",
+    "ProviderDialect",
+    "ProviderError",
+    "Refusing",
+    "Sight",
+    "origin_of",
+    "sight_of",
+]
 
 
 class Sight(Enum):
@@ -51,13 +61,25 @@ class Notice(Struct, frozen=True):
     done: bool = False
 
 
-class ClientDialect(Protocol):
-    """What clients speak. Stateless: one object serves every exchange; `encoder` gives what writes one answer."""
+class Refusing(Protocol):
+    """How clients are told that they get no answer."""
 
     @property
     def name(self) -> str:
         """Its name in logs, settings and signatures."""
         ...
+
+    def error_body(self, code: str, message: str, /, *, kind: str | None, param: str | None, status: int) -> bytes:
+        """Write an error for a client that got no head yet."""
+        ...
+
+    def status(self, status: int, /) -> int:
+        """Give the status that this dialect's clients know for a status of another's."""
+        ...
+
+
+class ClientDialect(Refusing, Protocol):
+    """What clients speak. Stateless: one object serves every exchange; `encoder` gives what writes one answer."""
 
     @property
     def heartbeat(self) -> bytes:
@@ -90,18 +112,10 @@ class ClientDialect(Protocol):
         """Write the whole body that answers a request."""
         ...
 
-    def error_body(self, code: str, message: str, /, *, kind: str | None, param: str | None, status: int) -> bytes:
-        """Write an error for a client that got no head yet."""
-        ...
-
     def error_frame(
         self, code: str, message: str, /, kind: str | None = None, *, first: bytes = b"", last: bytes = b""
     ) -> bytes:
         """Write an error for a client whose stream runs. Shape: `first` and `last` are what it got first and last."""
-        ...
-
-    def status(self, status: int, /) -> int:
-        """Give the status that this dialect's clients know for a status of another's."""
         ...
 
 
@@ -177,6 +191,11 @@ class Dialect(ClientDialect, ProviderDialect, Protocol):
     def usage_in_tail(self, tail: bytes, /) -> Usage | None:
         """Find the usage in the end of a body that was too large to keep."""
         ...
+
+
+def origin_of(attempt: Attempt, dialect: ProviderDialect, created: int) -> Origin:
+    """Give whose answer it is that an attempt gets. Shape: `created` is in seconds of the Unix epoch."""
+    return Origin(attempt.admitted.arrival.request_id, attempt.target.model, created, dialect.name)
 
 
 _CONTENT: Final = (Text, Reasoning, Sealed, Refusal, ToolCallStarted, ToolArguments, Finished)

@@ -226,7 +226,7 @@ class _Turn:
 
     def _step(self, target: Target, failed: AttemptFailed) -> tuple[Target, float] | None:
         """Give the next attempt's target and delay in seconds; None to give up."""
-        if failed.verdict.again is Again.NEVER:
+        if failed.verdict.again is Again.NEVER or self._admitted.model.once:
             return None
         rules, fleet = self._rules, self._rules.router.fleet
         now, asked_s = rules.clock(), asked_wait_s(failed, rules.wall())

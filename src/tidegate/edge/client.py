@@ -6,7 +6,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Protocol
 
-from tidegate.dialect import Dialect
+from tidegate.dialect import Refusing
 from tidegate.edge.chunked import ChunkedBody
 from tidegate.edge.intake import CHUNKED, Head
 from tidegate.edge.reply import Dates, refusal, render
@@ -67,7 +67,7 @@ class HttpClient:
         "_send", "_settings", "_started", "_task", "_waiter", "answered", "body_complete", "gone", "keeps", "request_id",
     )  # fmt: skip
 
-    def __init__(self, head: Head, line: Line, settings: ServerSettings, dialect: Dialect, request_id: str) -> None:
+    def __init__(self, head: Head, line: Line, settings: ServerSettings, dialect: Refusing, request_id: str) -> None:
         self._head = head
         self._line = line
         self._settings = settings

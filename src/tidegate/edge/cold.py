@@ -19,13 +19,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from tidegate.dialect import Dialect
+from tidegate.dialect import Refusing
 from tidegate.edge.connection import DISCARD_BYTES, DISCARD_S
 from tidegate.edge.intake import request_id
 from tidegate.edge.reply import error_body
 from tidegate.exchange import Arrival, Ending, Identity, Outcome
 from tidegate.verdict import BUG, COMPLETED, METHOD, NOT_FOUND, Again, Fault, Refused
 
+_ANTHROPIC = "anthropic-version"
+"""The header that Anthropic's clients send with every request, and no others."""
 _HEALTH = frozenset({"/health", "/health/live", "/health/ready"})
 COLD_ROUTES = ("models", "other")
 """What the requests that are answered here are counted as."""
@@ -204,7 +206,7 @@ def client_app(
     gate: Identifying,
     models: Callable[[], Awaitable[Sequence[str]]],
     find: Callable[[str], object],
-    dialect: Dialect,
+    dialect: Refusing,
     hot_paths: Sequence[str],
     health: Health,
     ledger: Recording,
@@ -219,13 +221,17 @@ def client_app(
 
     async def listing(request: Request) -> Response:
         identify(request)
-        return JSONResponse({"object": "list", "data": [_described(name) for name in await models()]})
+        names = await models()
+        if _ANTHROPIC not in request.headers:
+            return JSONResponse({"object": "list", "data": [_described(name) for name in names]})
+        ends = {"first_id": names[0] if names else None, "last_id": names[-1] if names else None}
+        return JSONResponse({"data": [_described_to_anthropic(name) for name in names], "has_more": False, **ends})
 
     async def one(request: Request) -> Response:
         identify(request)
         name = request.path_params["model"]
         find(name)
-        return JSONResponse(_described(name))
+        return JSONResponse((_described_to_anthropic if _ANTHROPIC in request.headers else _described)(name))
 
     async def failed(request: Request, error: Exception) -> Response:
         fault = _fault(error)
@@ -262,6 +268,11 @@ def client_app(
 def _described(name: str) -> dict[str, object]:
     """Give a model as OpenAI lists it."""
     return {"id": name, "object": "model", "created": 0, "owned_by": "tidegate"}
+
+
+def _described_to_anthropic(name: str) -> dict[str, object]:
+    """Give a model as Anthropic lists it. Shape: the date is the epoch's, as nobody knows it."""
+    return {"id": name, "type": "model", "display_name": name, "created_at": "1970-01-01T00:00:00Z"}
 
 
 def ops_app(health: Health, scrape: Callable[[str], tuple[bytes, str]]) -> ASGIApp:

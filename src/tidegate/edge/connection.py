@@ -12,7 +12,7 @@ from typing import Final, Protocol, cast
 
 from msgspec import Struct, field
 
-from tidegate.dialect import Dialect
+from tidegate.dialect import Refusing
 from tidegate.edge import intake
 from tidegate.edge.client import HttpClient
 from tidegate.edge.intake import Head
@@ -35,6 +35,8 @@ FULL_RETRY_S: Final = 1.0
 
 _HEALTH: Final = frozenset({b"/health", b"/health/live", b"/health/ready"})
 """What passes no limit."""
+_PASSED: Final = frozenset({b"GET", b"POST", b"PUT", b"PATCH", b"DELETE"})
+"""Methods whose requests and answers have a body by the same rules."""
 _NO_HEAD: Final = Head(method=b"", path=b"", version="1.1", headers={}, length=0, keeps=False, expects=False)
 _END_OF_HEAD: Final = b"\r\n\r\n"
 
@@ -70,17 +72,18 @@ class Seat(Protocol):
 class Edge(Struct):
     """What all connections of a listener share.
 
-    Shape: `routes` maps a hot path to its route and dialect; `cold` makes the protocol for everything else, of the
+    Shape: `routes` maps a hot path to its route and dialect, and `prefixes` the beginnings of others, for all methods; `cold` makes the protocol for everything else, of the
     client's address and of what is to be told when the connection is lost; `join` gives a peer's connection its seat.
     """
 
     settings: ServerSettings
     gateway: Conducting
-    routes: Mapping[bytes, tuple[str, Dialect]]
-    fallback: Dialect
+    routes: Mapping[bytes, tuple[str, Refusing]]
+    fallback: Refusing
     cold: Callable[[str, Callable[[], None]], asyncio.Protocol]
     join: Callable[[str], Seat]
     clock: Callable[[], float]
+    prefixes: Mapping[bytes, tuple[str, Refusing]] = field(default_factory=dict)
     grows: Callable[[int], bool] = lambda _: True
     tasks: Tasks = field(default_factory=Tasks)
     dates: Dates = field(default_factory=Dates)
@@ -259,6 +262,8 @@ class Connection(asyncio.Protocol):
             return
         edge = self._edge
         hot = edge.routes.get(head.path) if head.method == b"POST" else None
+        if hot is None and head.method in _PASSED:
+            hot = next((edge.prefixes[start] for start in edge.prefixes if head.path.startswith(start)), None)
         peer = self._peer if head.path in _HEALTH else self._admitted(head)
         if peer is None:
             wait = retry_after(FULL_RETRY_S, random.random())  # noqa: S311 (no secret)
@@ -275,7 +280,7 @@ class Connection(asyncio.Protocol):
         peer = self._seat.begin(head.headers) if self._seat is not None else None
         return self._peer if peer is None and self._edge.closing else peer
 
-    def _serve(self, head: Head, peer: str, route: str, dialect: Dialect) -> None:
+    def _serve(self, head: Head, peer: str, route: str, dialect: Refusing) -> None:
         edge = self._edge
         self._mode = _Mode.SERVING
         self._due = 0.0
@@ -286,7 +291,7 @@ class Connection(asyncio.Protocol):
             self._pending = bytearray(client.feed(bytes(self._pending)))
         if self._pending:
             self._queue(b"")
-        edge.tasks.start(self._conduct(self._arrival(head.headers, peer, route, client), client))
+        edge.tasks.start(self._conduct(self._arrival(head, peer, route, client), client))
 
     async def _conduct(self, arrival: Arrival, client: HttpClient) -> None:
         try:
@@ -320,22 +325,24 @@ class Connection(asyncio.Protocol):
         else:
             self._expect(settings.keep_alive_s)
 
-    def _arrival(self, headers: Mapping[bytes, bytes], peer: str, route: str, client: HttpClient) -> Arrival:
+    def _arrival(self, head: Head, peer: str, route: str, client: HttpClient) -> Arrival:
         return Arrival(
             request_id=client.request_id,
             connection_id=self._number,
             route=route,
-            headers=headers,
+            headers=head.headers,
             peer=peer,
             body=client,
             outcome=Outcome(self._edge.clock()),
+            method=head.method.decode("latin-1"),
+            target=(head.path + head.query).decode("latin-1"),
         )
 
     def _refuse(self, fault: Refused, head: Head = _NO_HEAD, route: str = "") -> None:
         """Answer a request whose head is not acceptable, or that there is no place for, and close."""
         edge = self._edge
         client = HttpClient(head, self, edge.settings, edge.fallback, intake.request_id(head.headers))
-        edge.gateway.refuse(self._arrival(head.headers, self._peer, route, client), fault)
+        edge.gateway.refuse(self._arrival(head, self._peer, route, client), fault)
         self.write(refusal(fault, edge.fallback, client.request_id, edge.dates.now(), keeps=False))
         self._finish_closing(discards=True)
 

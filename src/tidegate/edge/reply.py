@@ -5,7 +5,7 @@ import http
 import time
 from typing import Final
 
-from tidegate.dialect import Dialect
+from tidegate.dialect import Refusing
 from tidegate.exchange import ReplyHead
 from tidegate.verdict import Again, Fault
 
@@ -45,18 +45,18 @@ def render(head: ReplyHead, request_id: str, date: bytes, *, framing: bytes, kee
     return b"".join(parts)
 
 
-def refusal(fault: Fault, dialect: Dialect, request_id: str, date: bytes, *, keeps: bool) -> bytes:
+def refusal(fault: Fault, dialect: Refusing, request_id: str, date: bytes, *, keeps: bool) -> bytes:
     """Give a whole error answer."""
-    body = error_body(fault, dialect)
-    headers = [(b"content-type", b"application/json"), *fault.headers]
+    kind, body = fault.body or (b"application/json", error_body(fault, dialect))
+    headers = [(b"content-type", kind), *fault.headers]
     if fault.verdict.again is Again.NEVER:
         headers.append((b"x-should-retry", b"false"))
-    head = ReplyHead(fault.status, tuple(headers))
+    head = ReplyHead(dialect.status(fault.status), tuple(headers))
     framing = b"content-length: %d\r\n" % len(body)
     return render(head, request_id, date, framing=framing, keeps=keeps) + body
 
 
-def error_body(fault: Fault, dialect: Dialect) -> bytes:
+def error_body(fault: Fault, dialect: Refusing) -> bytes:
     """Give a fault in the dialect's envelope: a provider's own code stays its own, else the table's word."""
     code = fault.code or fault.verdict.code
     return dialect.error_body(code, fault.message, kind=fault.kind, param=fault.param, status=fault.status)

@@ -7,6 +7,8 @@ from tidegate.wire.sse import split
 
 MAX_TAIL_BYTES = 16 * 1024
 """Of a body too large to hold, the end is kept: providers put the usage there."""
+MAX_BEGAN_BYTES = 4096
+"""Of a stream's first block, so much is kept: where a stream has an id, it says it there."""
 ENVELOPE_TRIES = 8
 """Blocks in which the wrapping of a stream's plain frames is looked for."""
 
@@ -16,17 +18,19 @@ class Meter:
 
     Shape: `observe` takes whole frames in order and gives what of them the client gets. `envelope` is how a frame of this
     stream begins and ends that has nothing but text in it, once one was seen; such frames need not be observed.
+    `began` and `latest` are what was observed first, its beginning alone, and last.
     """
 
     __slots__ = (
-        "_dialect", "_half_gone", "_sample", "_strips", "_tail", "_tries", "done", "envelope", "error", "finish_reason", "finished",
-        "frames", "spliced", "unreadable", "usage",
+        "_dialect", "_half_gone", "_sample", "_strips", "_tail", "_tries", "began", "done", "envelope", "error", "finish_reason", "finished",
+        "frames", "latest", "spliced", "unreadable", "usage",
     )  # fmt: skip
 
     def __init__(self, dialect: Dialect, *, strips_usage: bool) -> None:
         self._dialect = dialect
         self._tries = ENVELOPE_TRIES
         self.envelope: tuple[bytes, bytes] | None = None
+        self.began = self.latest = b""
         self.frames = 0
         self._strips = strips_usage
         self._tail = b""
@@ -45,6 +49,9 @@ class Meter:
         if self._half_gone:
             self._half_gone = False
             block = block.removeprefix(b"\n")
+        if not self.began:
+            self.began = block[:MAX_BEGAN_BYTES]
+        self.latest = block
         hit = self._dialect.hit(block, 0)
         if hit >= 0:
             return self._inspect(block, hit)

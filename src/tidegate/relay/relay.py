@@ -11,7 +11,7 @@ from typing import Final
 
 from msgspec import Struct, field
 
-from tidegate.dialect import Dialect
+from tidegate.dialect import Dialect, ProviderError
 from tidegate.exchange import GAP_BOUNDS_S, Client, Ending, Outcome, Plain, ReplyHead, Stream
 from tidegate.relay.meter import Meter
 from tidegate.verdict import (
@@ -28,7 +28,7 @@ from tidegate.verdict import (
     UPSTREAM_TRUNCATED,
     Verdict,
 )
-from tidegate.wire import FrameError, Framer
+from tidegate.wire import Framed, FrameError, FramerOf
 
 MAX_HELD_BYTES: Final = 256 * 1024
 """A frame larger than this is passed on in pieces."""
@@ -50,10 +50,13 @@ class Finishing(Struct):
 
 
 class RelayRules(Struct):
-    """What relays share. Shape: `detached` is the whole process's, whatever else a reload changes."""
+    """What relays of one road share. Shape: `dialect` is the client's, `framer` the provider's; `detached` is the whole process's.
+
+    What is the process's stays, whatever else a reload changes.
+    """
 
     dialect: Dialect
-    framer: Callable[[], Framer]
+    framer: Callable[[], FramerOf[Framed]]
     clock: Callable[[], float]
     heartbeat_s: float
     slow_client_s: float
@@ -166,7 +169,10 @@ class Relay:
         outcome, flowing, meter = self._outcome, self._flowing, self._meter
         outcome.usage = meter.usage
         outcome.finish_reason = meter.finish_reason
-        outcome.path = "spliced" if self._stream.changed or meter.spliced else "raw"
+        if self._stream.translates:
+            outcome.path = "translated"
+        else:
+            outcome.path = "spliced" if self._stream.changed or meter.spliced else "raw"
         flowing.bytes_out = self._out + self._plain_bytes
         flowing.gap_max_s = self._gap_max
         if not self._events:
@@ -185,18 +191,22 @@ class Relay:
         elif verdict is CLIENT_GONE or verdict is CLIENT_SLOW or not self._events or self._framer.inside:
             self._client.abort()
         else:
-            error = self._meter.error
-            frame = self._error_frame(
-                verdict.code,
-                ending.message or (self._stream.redact(error.message) if error is not None else verdict.meaning),
-                self._stream.redact(error.kind) if error is not None and error.kind else None,
-            )
+            frame = self._error_frame(self._error(verdict, ending.message))
             self._out += len(frame)
             self._client.write(frame)
             self._client.finish(ending)
 
-    def _error_frame(self, code: str, message: str, kind: str | None) -> bytes:
-        return self._rules.dialect.error_frame(code, message, kind)
+    def _error(self, verdict: Verdict, message: str) -> ProviderError:
+        """Give what the client is told of an ending: in the provider's own words, where it said some."""
+        said, redact = self._meter.error, self._stream.redact
+        if said is None:
+            return ProviderError(message or verdict.meaning, code=verdict.code, status=verdict.status)
+        kind = redact(said.kind) if said.kind else None
+        return ProviderError(message or redact(said.message), kind, verdict.code, status=said.status or verdict.status)
+
+    def _error_frame(self, error: ProviderError) -> bytes:
+        meter, code = self._meter, error.code or ""
+        return self._rules.dialect.error_frame(code, error.message, error.kind, first=meter.began, last=meter.latest)
 
     # --- Flow: what the client's side tells -------------------------------------------------------------------------
 
@@ -367,7 +377,8 @@ class Relay:
         if inside or (rest and rest != dialect.terminator.strip()):
             self.end(Ending(UPSTREAM_TRUNCATED))
         elif rest or meter.finished >= self._stream.attempt.admitted.ask.choices:
-            self._put(dialect.terminator, self._clock())
+            if dialect.terminator:
+                self._put(dialect.terminator, self._clock())
             self.end(_COMPLETED)
         else:
             self.end(Ending(UPSTREAM_TRUNCATED))

@@ -3,9 +3,12 @@
 Nothing is passed on in pieces here: a frame is read when it is whole, so that the client always stands between two frames.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
+from msgspec import structs
+
+from tidegate.dialect import ProviderDialect
 from tidegate.dialect.events import (
     Done,
     Event,
@@ -13,6 +16,7 @@ from tidegate.dialect.events import (
     EventEncoder,
     Failed,
     Finished,
+    Origin,
     ProviderError,
     Reasoning,
     Refusal,
@@ -24,7 +28,7 @@ from tidegate.exchange import Client, Ending, Outcome, Stream
 from tidegate.relay.meter import Meter
 from tidegate.relay.relay import Relay, RelayRules
 from tidegate.verdict import COMPLETED, UPSTREAM_TRUNCATED
-from tidegate.wire import Frame, FrameError, Framer
+from tidegate.wire import Frame, Framed, FrameError, FramerOf
 
 _COMPLETED: Final = Ending(COMPLETED)
 
@@ -38,7 +42,7 @@ class Translator:
 
     __slots__ = ("_decoder", "_encoder", "_framer", "_meter", "alive", "content_bytes")
 
-    def __init__(self, framer: Framer, decoder: EventDecoder, encoder: EventEncoder, meter: Meter) -> None:
+    def __init__(self, framer: FramerOf[Framed], decoder: EventDecoder, encoder: EventEncoder, meter: Meter) -> None:
         self._framer = framer
         self._decoder = decoder
         self._encoder = encoder
@@ -60,17 +64,26 @@ class Translator:
             self._meter.unreadable = error.message
         return self._encoder.write(events)
 
-    def finish(self, rest: bytes) -> bytes:
-        """Give what completes the client's stream when an unfinished frame was the last; nothing, if more is missing."""
+    def finish(self) -> bytes:
+        """Give what completes the client's stream, should only its end be missing; else nothing."""
         events: list[Event] = []
         try:
-            said = self._decoder.feed(Frame(rest)) if rest.strip() else self._decoder.finish()
+            said = self._last()
         except FrameError:
             return b""
         if not isinstance(said[-1] if said else None, Done):
             return b""
         self._note(said, events)
         return self._encoder.write(events)
+
+    def _last(self) -> Sequence[Event]:
+        """Give what was left to say when the provider's body ended. Errors: FrameError when that was half a frame."""
+        try:
+            frames = self._framer.finish()
+        except FrameError:
+            # Of server-sent events the last may lack its empty line: it counts where it says that the stream is over.
+            return self._decoder.feed(Frame(self._framer.release()))
+        return [event for frame in frames for event in self._decoder.feed(frame)] or self._decoder.finish()
 
     def fail(self, error: ProviderError) -> bytes:
         """Give the frames that tell the client of an error, after which nothing comes."""
@@ -101,12 +114,23 @@ class Translator:
 class TranslatingRelay(Relay):
     """A stream of frames on its way to a client who reads them in another dialect."""
 
-    __slots__ = ("_translator",)
+    __slots__ = ("_related", "_translator")
 
-    def __init__(self, client: Client, stream: Stream, outcome: Outcome, rules: RelayRules) -> None:
+    def __init__(
+        self,
+        client: Client,
+        stream: Stream,
+        outcome: Outcome,
+        rules: RelayRules,
+        provider: ProviderDialect,
+        origin: Origin,
+    ) -> None:
         super().__init__(client, stream, outcome, rules)
-        ask, dialect = stream.attempt.admitted.ask, rules.dialect
-        self._translator = Translator(self._framer, dialect.decoder(ask), dialect.encoder(ask), self._meter)
+        ask = stream.attempt.admitted.ask
+        encoder = rules.dialect.encoder(ask, origin)
+        # Kinds of errors are words of a dialect's own.
+        self._related = provider.name == rules.dialect.name
+        self._translator = Translator(self._framer, provider.decoder(ask), encoder, self._meter)
 
     def _write_events(self, data: bytes) -> None:
         now = self._clock()
@@ -121,19 +145,17 @@ class TranslatingRelay(Relay):
             self._conclude()
 
     def _finish_events(self) -> None:
-        rest = self._framer.release()
-        self._framer = self._rules.framer()  # the unfinished frame is dropped: the client stands between two frames
-        written = self._translator.finish(rest)
+        written = self._translator.finish()
+        self._framer = self._rules.framer()  # an unfinished frame is dropped: the client stands between two frames
         if self._meter.done:
             self._put(written, self._clock())
             self.end(_COMPLETED)
         else:
             self.end(Ending(UPSTREAM_TRUNCATED))
 
-    def _error_frame(self, code: str, message: str, kind: str | None) -> bytes:
-        return self._translator.fail(ProviderError(message, kind, code))
+    def _error_frame(self, error: ProviderError) -> bytes:
+        return self._translator.fail(error if self._related else structs.replace(error, kind=None))
 
     def _sum_up(self) -> None:
         super()._sum_up()
-        self._outcome.path = "translated"
         self._flowing.content_bytes = self._translator.content_bytes

@@ -123,7 +123,7 @@ def open_stream(source: MemorySource, now: float, *, wants_usage: bool = True) -
     arrival = Arrival(
         request_id="memory", connection_id=1, route="chat", headers={}, peer="", body=NoBody(), outcome=outcome
     )
-    ask = Ask(model="memory", stream=True, wants_usage=wants_usage, body=b"")
+    ask = Ask(model="memory", stream=True, wants_usage=wants_usage, body=b"", dialect="openai_chat")
     target = Target(provider="memory", model="memory")
     record = AttemptRecord(
         provider="memory", model="memory", started_at=now, sent_at=now, headed_at=now, content_at=now

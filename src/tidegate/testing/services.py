@@ -160,7 +160,7 @@ def admitted_at(now: float, *targets: Target) -> Admitted:
     arrival = Arrival(
         request_id="scripted", connection_id=1, route="chat", headers={}, peer="", body=NoBody(), outcome=Outcome(now)
     )
-    ask = Ask(model="scripted", stream=True, wants_usage=False, body=b"{}")
+    ask = Ask(model="scripted", stream=True, wants_usage=False, body=b"{}", dialect="openai_chat")
     return Admitted(arrival, Identity(), ask, Model("scripted", targets or (Target("main", "scripted"),)))
 
 

@@ -23,14 +23,20 @@ FAILED_S: Final = 15.0
 TIMEOUT_S: Final = 5.0
 MAX_BYTES: Final = 4 * 1024 * 1024
 MAX_MODELS: Final = 10_000
+_COLLECTION: Final = "models/"
+"""Before each of Google's names, which is none of a model's own."""
 
 
 class _Model(Struct):
-    id: str
+    id: str = ""
+    name: str = ""
 
 
 class _Page(Struct):
-    data: list[_Model]
+    """A page as OpenAI and Anthropic write it, with `data`, or as Google and Ollama do, with `models`."""
+
+    data: list[_Model] | None = None
+    models: list[_Model] | None = None
 
 
 _decode = msgspec.json.Decoder(_Page).decode
@@ -53,7 +59,7 @@ class Listing:
 
     async def names(self) -> tuple[str, ...]:
         """Give the names, freshly asked for where they are old; the last known where that fails."""
-        if self._clock() >= self._due:
+        if self._clock() >= self._due and self._provider.kind.listing:
             if self._asking is None or self._asking.done():
                 self._asking = self._tasks.spawn(self._ask())
             await asyncio.shield(self._asking)
@@ -72,6 +78,8 @@ class Listing:
     async def _fetch(self) -> tuple[str, ...]:
         pool = self._provider.pool
         # A new one: that one kept for reuse was closed meanwhile would cost a listing, and nobody would ask again soon.
+        if not self._provider.signer.fresh:
+            await self._provider.signer.wait_fresh()
         connection = await pool.take(fresh=True)
         page = _Body()
         try:
@@ -79,7 +87,16 @@ class Listing:
             body = await page.body
         finally:
             pool.give_back(connection)
-        return tuple(model.id for model in _decode(body).data[:MAX_MODELS] if model.id)
+        return _names(_decode(body))
+
+
+def _names(page: _Page) -> tuple[str, ...]:
+    """Give the names on a page. Errors: msgspec.ValidationError when it is none."""
+    listed = page.data if page.data is not None else page.models
+    if listed is None:
+        raise msgspec.ValidationError("neither `data` nor `models`")
+    names = (model.id or model.name.removeprefix(_COLLECTION) for model in listed[:MAX_MODELS])
+    return tuple(filter(None, names))
 
 
 class _Body:

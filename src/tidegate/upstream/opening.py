@@ -5,14 +5,19 @@ status. The context's exit is the end of the stream: the connection goes back, o
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Final
 
-from tidegate.dialect import ProviderError, Sight
-from tidegate.exchange import Attempt, Ending, Flow, Plain, ReplyHead, Sink, Stream
+from msgspec import Struct
+
+from tidegate.dialect import ClientDialect, Dialect, ProviderError, Sight, origin_of
+from tidegate.dialect.conversation import Untranslatable
+from tidegate.exchange import Ask, Attempt, Ending, Flow, Plain, ReplyHead, Sink, Stream
 from tidegate.observe.metrics import Metrics
 from tidegate.upstream.connection import UpstreamConnection
+from tidegate.upstream.kinds import PASSAGE, SSE, Row, road
 from tidegate.upstream.providers import Provider
 from tidegate.verdict import (
     BAD_FRAME,
@@ -21,18 +26,24 @@ from tidegate.verdict import (
     EMPTY_STREAM,
     ERROR_FRAME,
     PROVIDER_AUTH,
+    UNTRANSLATABLE,
     UPSTREAM_FAILED,
     UPSTREAM_RATE_LIMITED,
     UPSTREAM_REJECTED,
     UPSTREAM_TRUNCATED,
     AttemptFailed,
+    Refused,
     Verdict,
 )
-from tidegate.wire import Frame, FrameError
+from tidegate.wire import Framed, FrameError
 
 MAX_HELD_FRAMES: Final = 64
 MAX_HELD_BYTES: Final = 256 * 1024
 """What is held before the verdict; a longer preamble, or a longer plain body, is passed on as it comes."""
+MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
+"""A plain body that is translated is held until it is whole."""
+MAX_DROPPED_CHARS: Final = 1024
+_DROPPED: Final = b"x-tidegate-dropped"
 
 
 _PASSING: Final = frozenset({408, 425})
@@ -45,19 +56,29 @@ LOOK_BYTES: Final = 1024
 
 
 class Opening:
-    """Opens streams at providers. Shape: `translates` has streams translated that need not be."""
+    """Opens streams at providers.
+
+    Shape: `clients` are the dialects whose requests can be translated, and `guesses` those that the gateway can answer by
+    itself; `translates` has exchanges translated that need not be.
+    """
 
     def __init__(
         self,
         providers: Mapping[str, Provider],
+        clients: Mapping[str, ClientDialect],
         metrics: Metrics,
         clock: Callable[[], float],
         *,
+        wall: Callable[[], float] = time.time,
+        guesses: Mapping[str, Callable[[Ask], bytes]] | None = None,
         translates: bool = False,
     ) -> None:
         self.providers = providers
+        self.clients = clients
+        self.guesses = guesses or {}
         self.metrics = metrics
         self.clock = clock
+        self.wall = wall
         self.translates = translates
         self.pending: set[_Open] = set()
 
@@ -68,6 +89,15 @@ class Opening:
     def open(self, attempt: Attempt, /) -> "_Open":
         """Give the context of one stream. Errors: AttemptFailed before it is open."""
         return _Open(self, attempt)
+
+
+class _Call(Struct, frozen=True):
+    """What one attempt asks. Shape: `passes` is None where it is translated."""
+
+    row: Row
+    passes: Dialect | None
+    body: bytes
+    dropped: tuple[str, ...] = ()
 
 
 class _Open:
@@ -92,7 +122,8 @@ class _Open:
         metrics.provider_call_started(self._provider.name)
         self._opening.pending.add(self)
         try:
-            reader = await self._first_verdict()
+            call = self._call()
+            stream = self._guessed(call) if isinstance(call, bytes) else self._opened(call, await self._ask(call))
         except BaseException:
             self._release()
             metrics.provider_call_ended(self._provider.name)
@@ -101,17 +132,63 @@ class _Open:
             self._opening.pending.discard(self)  # whoever has the stream takes what was read at once
             self._reader = None
         metrics.stream_opened(self._provider.name)
+        return stream
+
+    def _call(self) -> _Call | bytes:
+        """Give what the provider is asked, or the answer where the gateway gives it. Errors: AttemptFailed."""
+        opening, ask, model = self._opening, self._attempt.admitted.ask, self._attempt.target.model
+        row, passes = road(self._provider.kind, ask.dialect)
+        if passes is PASSAGE:
+            return _Call(row, passes, ask.body)
+        if passes is not None and not (opening.translates and ask.dialect in opening.clients):
+            return _Call(row, passes, passes.write_request(ask, model))
+        guess = opening.guesses.get(ask.dialect)
+        if guess is not None:
+            return guess(ask)
+        client = opening.clients.get(ask.dialect)
+        if client is None:
+            raise AttemptFailed(UNTRANSLATABLE, "the provider of this model has nothing that answers this route")
+        try:
+            written = row.dialect.write_conversation(client.read_conversation(ask.body), model)
+        except Untranslatable as error:
+            raise AttemptFailed(UNTRANSLATABLE, error.message, param=error.param) from None
+        except Refused as refused:
+            raise AttemptFailed(refused.verdict, refused.message, param=refused.param) from None
+        return _Call(row, None, written.body, written.dropped)
+
+    def _opened(self, call: _Call, reader: "_Reader") -> Stream:
         ask = self._attempt.admitted.ask
+        headers = reader.headers
+        if call.passes is None or (reader.events and call.row.media != SSE):
+            kind = (b"content-type", SSE if reader.events else b"application/json")
+            headers = (kind, *(pair for pair in headers if pair[0] != b"content-type"))
+        if call.dropped:
+            headers = (*headers, (_DROPPED, ", ".join(call.dropped)[:MAX_DROPPED_CHARS].encode("ascii", "replace")))
         return Stream(
             attempt=self._attempt,
             source=reader,
-            head=ReplyHead(reader.status, reader.headers),
+            head=ReplyHead(reader.status, headers),
             events=reader.events,
             strips_usage=reader.events and not ask.wants_usage,
-            changed=reader.changed,
+            changed=call.body is not ask.body,
             whole=reader.whole,
             redact=self._provider.redact,
-            translates=reader.events and self._opening.translates,
+            translates=call.passes is None,
+        )
+
+    def _guessed(self, body: bytes) -> Stream:
+        """Give the stream of an answer that no provider was asked for."""
+        record = self._attempt.record
+        record.sent_at = record.content_at = self._opening.clock()
+        return Stream(
+            attempt=self._attempt,
+            source=_Said(body),
+            head=ReplyHead(200, ((b"content-type", b"application/json"), (b"x-tidegate-estimated", b"true"))),
+            events=False,
+            strips_usage=False,
+            changed=True,
+            whole=True,
+            redact=self._provider.redact,
         )
 
     async def __aexit__(
@@ -122,20 +199,20 @@ class _Open:
         self._opening.metrics.stream_closed(name)
         self._opening.metrics.provider_call_ended(name)
 
-    async def _first_verdict(self) -> "_Reader":
+    async def _ask(self, call: _Call) -> "_Reader":
+        """Send, and wait for the first verdict. Errors: AttemptFailed."""
         attempt, provider, clock = self._attempt, self._provider, self._opening.clock
-        ask, record = attempt.admitted.ask, attempt.record
-        body = provider.row.dialect.write_request(ask, attempt.target.model)
-        fresh = False
+        record, fresh = attempt.record, False
         while True:
-            request = provider.write(attempt.admitted.arrival, body)
+            if not provider.signer.fresh:
+                await provider.signer.wait_fresh()
+            request = self._request(call)
             self._request_bytes = len(request)
             connection = self._connection = await provider.pool.take(fresh=fresh, on_tls=self._securing)
             record.reused = connection.served > 0
             sent_at = record.connected_at = clock()
             record.sent_at = record.sent_at or sent_at
-            reader = self._reader = _Reader(self._opening, attempt, provider, connection)
-            reader.changed = body is not ask.body
+            reader = self._reader = _Reader(self._opening, attempt, provider, call, connection)
             connection.send(request, reader)
             fault = await reader.verdict
             if fault is None:
@@ -154,6 +231,16 @@ class _Open:
                 # The fault's traceback holds this frame: without these names it is no cycle for the collector.
                 del fault, reader, connection
 
+    def _request(self, call: _Call) -> bytes:
+        """Give the request, signed as it has to be now."""
+        attempt, provider = self._attempt, self._provider
+        admitted = attempt.admitted
+        if call.passes is PASSAGE:
+            return provider.write_passage(admitted.arrival, call.body)
+        endpoint = call.row.stream if admitted.ask.stream else call.row.whole
+        passes = call.passes is not None
+        return provider.write(admitted.arrival, endpoint, attempt.target.model, call.body, passes=passes)
+
     def _securing(self) -> None:
         self._attempt.record.securing = True
 
@@ -163,6 +250,32 @@ class _Open:
             ending = self._attempt.admitted.arrival.outcome.ending
             completed = ending is not None and ending.verdict is COMPLETED
             self._provider.pool.give_back(connection, linger=completed)
+
+
+class _Said:
+    """The Source of a body that is known."""
+
+    __slots__ = ("_body",)
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def attach(self, sink: Sink, /) -> None:
+        """Give all of it."""
+        sink.write(self._body)
+        sink.finish(Ending(COMPLETED))
+
+    def divert(self, plain: Plain | None, /) -> None:
+        """There are no frames."""
+
+    def pause(self) -> None:
+        """All was given."""
+
+    def resume(self) -> None:
+        """All was given."""
+
+    def abort(self) -> None:
+        """All was given."""
 
 
 def _kind_and_coding(head: ReplyHead) -> tuple[bytes, bytes]:
@@ -185,6 +298,7 @@ class _Reader:
     __slots__ = (
         "_attempt",
         "_buffered",
+        "_client",
         "_clock",
         "_connection",
         "_dialect",
@@ -192,8 +306,11 @@ class _Reader:
         "_framer",
         "_frames",
         "_kept",
+        "_most_bytes",
+        "_opaque",
         "_provider",
-        "changed",
+        "_row",
+        "_wall",
         "events",
         "headers",
         "status",
@@ -201,19 +318,25 @@ class _Reader:
         "whole",
     )  # fmt: skip
 
-    def __init__(self, opening: Opening, attempt: Attempt, provider: Provider, connection: UpstreamConnection) -> None:
+    def __init__(
+        self, opening: Opening, attempt: Attempt, provider: Provider, call: _Call, connection: UpstreamConnection
+    ) -> None:
         self.verdict: asyncio.Future[AttemptFailed | None] = asyncio.get_running_loop().create_future()
         self.status = 0
         self.headers: tuple[tuple[bytes, bytes], ...] = ()
         self.events = False
-        self.changed = False
         self.whole = False
         self._attempt = attempt
         self._provider = provider
-        self._dialect = provider.row.dialect
+        self._row = call.row
+        self._opaque = call.passes is PASSAGE
+        self._dialect = call.row.dialect
+        self._client = None if call.passes is not None else opening.clients[attempt.admitted.ask.dialect]
+        self._most_bytes = MAX_HELD_BYTES if self._client is None else MAX_ANSWER_BYTES
+        self._wall = opening.wall
         self._connection = connection
         self._clock = opening.clock
-        self._framer = provider.row.framer()
+        self._framer = call.row.framer()
         self._kept: list[bytes] = []
         self._buffered = 0
         self._frames = 0
@@ -267,8 +390,8 @@ class _Reader:
         if coding not in {b"", b"identity"}:
             self._fail(BAD_FRAME, "the provider compressed its answer, though it was asked not to")
             return
-        asked = self._attempt.admitted.ask.stream
-        self.events = asked and 200 <= head.status < 300 and kind.startswith(b"text/event-stream")
+        asked = self._attempt.admitted.ask.stream or self._opaque
+        self.events = asked and 200 <= head.status < 300 and kind.startswith(self._row.media)
 
     def write(self, data: bytes, /) -> None:
         """Take payload; decide when it is enough."""
@@ -314,7 +437,7 @@ class _Reader:
             self._kept.append(self._framer.release())
             self._open()
 
-    def _decides(self, frame: Frame) -> bool:
+    def _decides(self, frame: Framed) -> bool:
         """Keep a frame; give whether it is the first verdict, unless it failed the attempt."""
         sight, error = self._dialect.look(frame)
         if sight is Sight.SILENT and frame.data is None:
@@ -335,11 +458,16 @@ class _Reader:
     def _collect(self, data: bytes) -> None:
         self._kept.append(data)
         self._buffered += len(data)
-        if self._buffered > MAX_HELD_BYTES:
-            if 200 <= self.status < 300 and not self._attempt.admitted.ask.stream:
-                self._open()
-            else:
-                self._judge(b"".join(self._kept)[:MAX_HELD_BYTES])
+        if self._opaque and 200 <= self.status < 300:
+            self._open()
+        elif self._buffered <= MAX_HELD_BYTES:
+            return
+        elif not 200 <= self.status < 300 or self._attempt.admitted.ask.stream:
+            self._judge(b"".join(self._kept)[:MAX_HELD_BYTES])
+        elif self._most_bytes == MAX_HELD_BYTES:
+            self._open()
+        elif self._buffered > self._most_bytes:
+            self._fail(BAD_FRAME, f"the provider's answer is larger than {self._most_bytes} bytes")
 
     def _judge(self, body: bytes) -> None:
         """Decide over a whole body that is not a stream."""
@@ -347,8 +475,14 @@ class _Reader:
         if not 200 <= status < 300:
             self._fail_status(status, body)
             return
+        if self._opaque:
+            self.whole = True
+            self._open()
+            return
         try:
             notice = self._dialect.read_response(body)
+            client = self._client if notice.error is None else None
+            answer = body if client is None else self._translated(client, body)
         except FrameError as error:
             verdict = BAD_FRAME if body else EMPTY_STREAM
             self._fail(verdict, f"the provider's answer is not a JSON object: {error}" if body else "")
@@ -359,7 +493,14 @@ class _Reader:
             self._fail(BAD_FRAME, "the provider answered a request for a stream with a plain body")
         else:
             self.whole = True
+            self._kept = [answer]
             self._open()
+
+    def _translated(self, client: ClientDialect, body: bytes) -> bytes:
+        """Give a whole answer in the client's dialect. Errors: FrameError."""
+        ask, dialect = self._attempt.admitted.ask, self._dialect
+        origin = origin_of(self._attempt, dialect, int(self._wall()))
+        return client.write_answer(dialect.read_answer(body), ask, origin)
 
     def _ended_early(self) -> Verdict:
         if self._frames or self._framer.held:
@@ -378,11 +519,11 @@ class _Reader:
             return
         error = self._dialect.read_error(status, body)
         if status == 429:
-            self._fail_with(UPSTREAM_RATE_LIMITED, error, 429)
+            self._fail_with(UPSTREAM_RATE_LIMITED, error, 429, body)
         elif 400 <= status < 500 and status not in _PASSING:
-            self._fail_with(UPSTREAM_REJECTED, error, status)
+            self._fail_with(UPSTREAM_REJECTED, error, status, body)
         else:
-            self._fail_with(UPSTREAM_FAILED, error, status if 400 <= status <= 599 else 502)
+            self._fail_with(UPSTREAM_FAILED, error, status if 400 <= status <= 599 else 502, body)
 
     def _fail_error(self, error: ProviderError) -> None:
         """Fail with an error object that came in a 200."""
@@ -391,7 +532,7 @@ class _Reader:
         else:
             self._fail_with(ERROR_FRAME, error, error.status if error.status >= 400 else 0)
 
-    def _fail_with(self, verdict: Verdict, error: ProviderError, status: int) -> None:
+    def _fail_with(self, verdict: Verdict, error: ProviderError, status: int, body: bytes = b"") -> None:
         """Fail with the provider's own words."""
         provider = self._provider
         headers = tuple(pair for pair in self.headers if pair[0] != b"content-type")
@@ -400,12 +541,20 @@ class _Reader:
                 verdict,
                 provider.redact(error.message),
                 status=status,
-                kind=error.kind and provider.redact(error.kind),
+                # Kinds of errors are words of a dialect's own.
+                kind=provider.redact(error.kind) if error.kind and self._client is None else None,
                 code=error.code and provider.redact(error.code),
                 param=error.param and provider.redact(error.param),
                 headers=headers,
+                body=(self._media(), provider.redact(body.decode("latin-1")).encode("latin-1"))
+                if self._opaque
+                else None,
             )
         )
+
+    def _media(self) -> bytes:
+        """Give the type of the provider's answer, as it says it."""
+        return next((value for name, value in self.headers if name == b"content-type"), b"application/json")
 
     def _fail(self, verdict: Verdict, message: str = "") -> None:
         self._settle(AttemptFailed(verdict, message))

@@ -1,118 +1,120 @@
-"""Providers as rows: dialect × framing × signer × endpoint. A provider is a row, not a class."""
+"""A configured provider: where it is, how its requests are written and signed, what of its answers clients may see."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
-from msgspec import Struct
-
-from tidegate.dialect import Dialect
-from tidegate.dialect.openai_chat import OpenAIChat
 from tidegate.exchange import Arrival
 from tidegate.upstream.credentials import FixedKey, KeyFile
+from tidegate.upstream.kinds import KINDS
 from tidegate.upstream.pool import Pool
 from tidegate.upstream.settings import ProviderSettings
-from tidegate.wire import Framer
-from tidegate.wire.sse import SseFramer
-
-Signer = Callable[[str], tuple[tuple[str, str], ...]]
-"""Gives the headers that carry a credential."""
+from tidegate.upstream.signing import KeySigner, Signer, secrets
 
 _UP: Final = frozenset({b"accept", b"idempotency-key", b"traceparent", b"tracestate"})
 _UP_PREFIXES: Final = (b"openai-", b"anthropic-", b"x-stainless-")
 _DOWN: Final = frozenset({b"content-type", b"retry-after"})
 _DOWN_PREFIXES: Final = (b"openai-", b"anthropic-")
+_JSON: Final = b"\r\ncontent-type: application/json"
 _RATE_LIMIT: Final = b"x-ratelimit-"
 MAX_NAMES: Final = 256
 LONGEST_NAME: Final = 64
 """Names of a provider's headers that are remembered with what becomes of them."""
 
-MIN_SECRET_CHARS: Final = 4
-"""What is shorter would turn up in words that are nobody's secret."""
-
-
-def bearer(credential: str) -> tuple[tuple[str, str], ...]:
-    """Give `authorization: Bearer`. Source: RFC 6750 section 2.1."""
-    return (("authorization", f"Bearer {credential}"),) if credential else ()
-
-
-class Row(Struct, frozen=True):
-    """What is common to all providers of one kind."""
-
-    dialect: Dialect
-    framer: Callable[[], Framer]
-    signer: Signer
-    endpoint: str
-    listing: str = "/models"
-
-
-ROWS: Final[Mapping[str, Row]] = {
-    "openai": Row(OpenAIChat(), SseFramer, bearer, "/chat/completions"),
-    "mock": Row(OpenAIChat(), SseFramer, bearer, "/chat/completions"),
-}
-
 
 class Provider:
-    """A configured provider: its row, its pool, and the part of a request's head that never changes."""
+    """A configured provider: its kind, its pool, and the part of a request's head that never changes."""
 
     def __init__(self, settings: ProviderSettings, pool: Pool, authority: str, agent: str) -> None:
         self.name = settings.name
         self.base_url = settings.base_url
-        self.row = ROWS[settings.kind]
+        self.kind = KINDS[settings.kind]
         self.pool = pool
-        self._credential = KeyFile(settings.api_key_file) if settings.api_key_file else FixedKey(settings.api_key)
+        self._api_version = settings.api_version
+        self._path = urlsplit(settings.base_url).path.rstrip("/")
         self._values = tuple(secret for value in settings.headers.values() for secret in _secrets_in(value))
-        path = urlsplit(settings.base_url).path.rstrip("/")
+        given = {name.lower(): value for name, value in settings.headers.items()}
+        self.signer: Signer = self._signer(settings, frozenset(given))
         fixed = {
             "host": authority,
             "user-agent": agent,
-            "content-type": "application/json",
             "accept-encoding": "identity",
-            **{name.lower(): value for name, value in settings.headers.items()},
+            **given,
         }
         self._own = frozenset(name.encode() for name in fixed)
-        head = "".join(f"\r\n{name}: {value}" for name, value in fixed.items())
-        self._prefix = f"POST {path}{self.row.endpoint} HTTP/1.1{head}".encode("latin-1")
-        self._listing = f"GET {path}{self.row.listing} HTTP/1.1{head}".encode("latin-1")
-        self._overridden = frozenset(name.lower() for name in settings.headers)
+        self._head = "".join(f"\r\n{name}: {value}" for name, value in fixed.items()).encode("latin-1")
+        self._defaults = [
+            (name.encode(), value.encode()) for name, value in self.kind.headers.items() if name not in fixed
+        ]
         self._names_down: dict[bytes, bytes] = {}
-        self._signed_with: str | None = None
-        self._signed = b""
+        self._signed: tuple[str, ...] | None = None
         self._secrets: tuple[str, ...] = ()
         self._secret_bytes: tuple[bytes, ...] = ()
-        self._sign()
 
-    def write(self, arrival: Arrival, body: bytes) -> bytes:
-        """Give a whole request: our head, signed anew, what of the client's head may go up, and the body."""
-        parts = [self._prefix, self._sign()]
+    @staticmethod
+    def _signer(settings: ProviderSettings, overridden: frozenset[str]) -> Signer:
+        credential = KeyFile(settings.api_key_file) if settings.api_key_file else FixedKey(settings.api_key)
+        return KeySigner(settings.auth or KINDS[settings.kind].auth, credential, overridden)
+
+    def write(self, arrival: Arrival, endpoint: str, model: str, body: bytes, *, passes: bool) -> bytes:
+        """Give a whole request: our head, signed anew, what of the client's head may go up, and the body.
+
+        Shape: with `passes` the client speaks the provider's dialect, and its headers may go up.
+        """
+        if "{" in endpoint:
+            endpoint = endpoint.replace("{model}", quote(model, safe="")).replace("{api_version}", self._api_version)
+        own, headers = self._own, arrival.headers
+        passed = [
+            (name, value)
+            for name, value in headers.items()
+            if (name in _UP or (passes and name.startswith(_UP_PREFIXES))) and name not in own
+        ]
+        for name, default in self._defaults:
+            if not passes or name not in headers:
+                passed.append((name, default))
+        return self._written("POST", endpoint, _JSON, passed, arrival.request_id, body)
+
+    def write_passage(self, arrival: Arrival, body: bytes) -> bytes:
+        """Give a request that passes as it is, but for its head: the client's own credentials end here."""
         own = self._own
-        for name, value in arrival.headers.items():
-            if (name in _UP or name.startswith(_UP_PREFIXES)) and name not in own:
-                parts.append(b"\r\n%b: %b" % (name, value))
-        parts.append(b"\r\nx-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (arrival.request_id.encode(), len(body)))
-        parts.append(body)
+        passed = [
+            (name, value)
+            for name, value in arrival.headers.items()
+            if (name in _UP or name.startswith(_UP_PREFIXES)) and name not in own
+        ]
+        passed += [pair for pair in self._defaults if pair[0] not in arrival.headers]
+        kind = arrival.headers.get(b"content-type")
+        line = b"\r\ncontent-type: " + kind if kind is not None else b""
+        return self._written(arrival.method, arrival.target, line, passed, arrival.request_id, body)
+
+    def _written(
+        self, method: str, endpoint: str, kind: bytes, passed: list[tuple[bytes, bytes]], request_id: str, body: bytes
+    ) -> bytes:
+        target, signed = self.signer.sign(method, self._path + endpoint, body)
+        parts = [f"{method} {target} HTTP/1.1".encode("latin-1"), self._head, kind, signed]
+        parts += [b"\r\n%b: %b" % pair for pair in passed]
+        parts += (b"\r\nx-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (request_id.encode(), len(body)), body)
         return b"".join(parts)
 
     def write_listing(self) -> bytes:
         """Give the request for the provider's models."""
-        return b"".join((self._listing, self._sign(), b"\r\n\r\n"))
+        target, signed = self.signer.sign("GET", self._path + self.kind.listing, b"")
+        return b"".join((b"GET %b HTTP/1.1" % target.encode("latin-1"), self._head, signed, b"\r\n\r\n"))
 
     def redact(self, text: str) -> str:
         """Give a provider's text without the gateway's own secrets, should it quote them."""
+        self._look_for_secrets()
         for secret in self._secrets:
             text = text.replace(secret, "***")
         return text
 
-    def _sign(self) -> bytes:
-        """Give the lines that carry the credential as it is now; made again only when it is another."""
-        key = self._credential()
-        if key != self._signed_with:
-            lines = [f"\r\n{name}: {value}" for name, value in self.row.signer(key) if name not in self._overridden]
-            self._signed_with, self._signed = key, "".join(lines).encode("latin-1")
-            secrets = {text for text in (*self._credential.known, *self._values) if len(text) >= MIN_SECRET_CHARS}
-            self._secrets = tuple(sorted(secrets, key=len, reverse=True))  # one may begin with another
+    def _look_for_secrets(self) -> None:
+        """Take the secrets as they are now; they are another tuple when they are others."""
+        signed = self.signer.secrets
+        if signed is not self._signed:
+            self._signed = signed
+            self._secrets = secrets(*signed, *self._values)
             self._secret_bytes = tuple(text.encode() for text in self._secrets)
-        return self._signed
 
     def headers_down(self, headers: tuple[tuple[bytes, bytes], ...]) -> tuple[tuple[bytes, bytes], ...]:
         """Give the headers of an answer that a client may see; the provider's own limits get a name of their own.
@@ -135,6 +137,7 @@ class Provider:
 
     def _quotes(self, text: bytes) -> bool:
         """Whether a text holds a secret of the gateway."""
+        self._look_for_secrets()
         return any(secret in text for secret in self._secret_bytes)
 
 
