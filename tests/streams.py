@@ -23,7 +23,9 @@ def frame(value: Any) -> bytes:
 def delta(members: dict[str, Any], *, index: int = 0, finish: str | None = None, **more: Any) -> bytes:
     """Give one frame of a chat stream."""
     choice = {"index": index, "delta": members, "finish_reason": finish}
-    return frame({"id": "c1", "object": "chat.completion.chunk", "model": "mock", "choices": [choice], **more})
+    return frame(
+        {"id": "c1", "object": "chat.completion.chunk", "created": 7, "model": "mock", "choices": [choice], **more}
+    )
 
 
 def word(text: str, index: int = 0) -> bytes:
@@ -34,7 +36,9 @@ def word(text: str, index: int = 0) -> bytes:
 ROLE = delta({"role": "assistant", "content": ""})
 FINISH = delta({}, finish="stop")
 USAGE_MEMBER = {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11}
-USAGE = frame({"id": "c1", "object": "chat.completion.chunk", "model": "mock", "choices": [], "usage": USAGE_MEMBER})
+USAGE = frame(
+    {"id": "c1", "object": "chat.completion.chunk", "created": 7, "model": "mock", "choices": [], "usage": USAGE_MEMBER}
+)
 DONE = b"data: [DONE]\n\n"
 HELLO = (ROLE, word("Hel"), word("lo"), FINISH, DONE)
 MESSAGE = {

@@ -11,7 +11,7 @@ from openai._streaming import ServerSentEvent, SSEDecoder
 
 from tidegate.dialect import Dialect, Notice, ProviderError, Sight
 from tidegate.dialect.openai_chat import OpenAIChat
-from tidegate.dialect.openai_chat.values import MAX_MESSAGE_CHARS
+from tidegate.dialect.values import MAX_MESSAGE_CHARS
 from tidegate.exchange import Ask, Usage
 from tidegate.verdict import BAD_REQUEST, Refused
 from tidegate.wire import Frame, FrameError
@@ -586,7 +586,7 @@ def test_hits_name_exactly_the_interesting_frames(name: str) -> None:
     assert found == wanted
 
 
-@pytest.mark.parametrize("name", STREAMS)
+@pytest.mark.parametrize("name", STORIES)
 def test_a_providers_stream_tells_its_story(name: str) -> None:
     assert story(SseFramer().feed(STREAMS[name])) == STORIES[name]
 

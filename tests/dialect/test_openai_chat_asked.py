@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from tidegate.dialect.openai_chat import MAX_USER_BYTES, OpenAIChat
+from tidegate.dialect.openai_chat import OpenAIChat
+from tidegate.dialect.requests import MAX_USER_BYTES
 from tidegate.exchange import Ask
 
 

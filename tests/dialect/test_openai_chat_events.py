@@ -14,6 +14,7 @@ from tidegate.dialect.events import (
     Event,
     Failed,
     Finished,
+    Origin,
     Reasoning,
     Refusal,
     Sealed,
@@ -33,6 +34,7 @@ from tidegate.wire.sse import SseFramer
 DIALECT: Dialect = OpenAIChat()
 GOLDEN = Path(__file__).parents[1] / "golden" / "openai"
 START = Started("c1", "m", 7)
+ORIGIN = Origin("r1", "asked", 1741569952, "openai_chat")
 
 
 def ask(choices: int = 1, *, wants_usage: bool = True) -> Ask:
@@ -70,7 +72,9 @@ def said(*deltas: dict[str, Any], finish: str | None = None) -> list[Event]:
 
 def written(*events: Event, wants_usage: bool = False) -> list[Any]:
     """Give the objects of the frames that say it; the last frame is a text."""
-    data = [frame.data or b"" for frame in frames_of(DIALECT.encoder(ask(wants_usage=wants_usage)).write(events))]
+    data = [
+        frame.data or b"" for frame in frames_of(DIALECT.encoder(ask(wants_usage=wants_usage), ORIGIN).write(events))
+    ]
     return ["[DONE]" if text == b"[DONE]" else json.loads(text) for text in data]
 
 
@@ -373,9 +377,9 @@ def test_refusals_and_thoughts_have_members_of_their_own() -> None:
     assert deltas(Refusal(0, "no")) == [{"role": "assistant", "content": None}, {"refusal": "no"}]
     assert deltas(Reasoning(0, "a"), Reasoning(0, "", "s"), Sealed(0, "d"), Sealed(0, "d", "i"))[1:] == [
         {"reasoning_content": "a"},
-        {"reasoning_details": [{"type": "reasoning.text", "text": "", "signature": "s"}]},
-        {"reasoning_details": [{"type": "reasoning.encrypted", "data": "d"}]},
-        {"reasoning_details": [{"type": "reasoning.encrypted", "data": "d", "id": "i"}]},
+        {"reasoning_details": [{"type": "reasoning.text", "text": "", "index": 0, "signature": "s"}]},
+        {"reasoning_details": [{"type": "reasoning.encrypted", "data": "d", "index": 1}]},
+        {"reasoning_details": [{"type": "reasoning.encrypted", "data": "d", "index": 2, "id": "i"}]},
     ]
 
 
@@ -406,11 +410,11 @@ def test_an_error_is_written_as_the_sdk_knows_it() -> None:
 
 def test_half_a_surrogate_pair_passes_as_it_came() -> None:
     frame = frame_of(rb'{"id":"\ud83c","choices":[{"index":0,"delta":{"content":"a\ud83c"}},{"index":0,"delta":"x"}]}')
-    data = DIALECT.encoder(ask()).write(events_of(frame))
+    data = DIALECT.encoder(ask(), ORIGIN).write(events_of(frame))
     assert data.count(rb"a\ud83c") == 1
     assert data.isascii()
     error = Failed(ProviderError("\ud83c", "t"))
-    assert events_of(*frames_of(DIALECT.encoder(ask()).write([error]))) == [error]
+    assert events_of(*frames_of(DIALECT.encoder(ask(), ORIGIN).write([error]))) == [error]
 
 
 # --- both ------------------------------------------------------------------------------------------------------------
@@ -464,11 +468,11 @@ def streams(draw: st.DrawFn) -> tuple[int, list[Event]]:
     body = draw(mixed([[event for event in events if not _ends(event)] for events in apart]))
     ends = [event for events in apart for event in events if _ends(event)]
     counts = st.integers(0, 2**53)
-    usage = draw(st.none() | st.builds(Usage, counts, counts, counts, counts))
+    usage = draw(st.none() | st.builds(Usage, counts, counts, counts, counts, cache_write_tokens=counts))
     spent = [UsageSeen(usage)] if usage else []
     error = st.builds(ProviderError, names, names, st.none() | names, st.none() | names)
     last = draw(st.none() | st.builds(Failed, error))
-    started = draw(st.builds(Started, st.text(max_size=8), st.text(max_size=8), st.integers(0, 2**53)))
+    started = draw(st.builds(Started, names, names, st.integers(1, 2**53)))
     return choices, [started, *body, *ends, *([*spent, Done()] if last is None else [last])]
 
 
@@ -500,7 +504,7 @@ def by_words(events: Sequence[Event]) -> list[Event]:
 @given(streams(), st.lists(st.integers(0, 2**30), max_size=12))
 def test_what_is_written_reads_the_same_however_it_is_cut(stream: tuple[int, list[Event]], cuts: list[int]) -> None:
     choices, events = stream
-    data = DIALECT.encoder(ask(choices)).write(events)
+    data = DIALECT.encoder(ask(choices), ORIGIN).write(events)
     assert by_words(decoded(data, cuts, choices)) == events
 
 
@@ -510,16 +514,16 @@ def test_it_makes_no_difference_how_events_are_handed_to_the_writer(
     stream: tuple[int, list[Event]], sizes: list[int]
 ) -> None:
     choices, events = stream
-    encoder, parts, rest = DIALECT.encoder(ask(choices)), [], list(events)
+    encoder, parts, rest = DIALECT.encoder(ask(choices), ORIGIN), [], list(events)
     for size in sizes:
         parts.append(encoder.write(rest[:size]))
         rest = rest[size:]
-    assert b"".join([*parts, encoder.write(rest)]) == DIALECT.encoder(ask(choices)).write(events)
+    assert b"".join([*parts, encoder.write(rest)]) == DIALECT.encoder(ask(choices), ORIGIN).write(events)
 
 
 @pytest.mark.parametrize("name", ["usage", "vllm", "azure", "tools", "reasoning"])
 def test_a_provider_s_stream_says_the_same_after_it_was_translated(name: str) -> None:
     said = events_of(*frames_of((GOLDEN / f"{name}.sse").read_bytes()))
-    again = events_of(*frames_of(DIALECT.encoder(ask()).write(said)))
+    again = events_of(*frames_of(DIALECT.encoder(ask(), ORIGIN).write(said)))
     assert again == said
     assert isinstance(said[-1], Done)

@@ -68,7 +68,9 @@ BAD_VALUES: dict[str, list[str]] = {
     "reasoning": ["20001"],
     "role_only": ["10001"],
     "bigframe": ["0", "9MiB", "1GiB"],
-    "tools": ["maybe"],
+    "tools": ["maybe", "129", "-1"],
+    "noargs": ["x"],
+    "refusal": ["x"],
     "finish": ["", "because"],
     "usage": ["never"],
     "nodone": ["2"],
@@ -110,6 +112,9 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one() -> None:
         ("retry_after=3", "retry_after"),
         ("fail=garbage&close", "fail"),
         ("tools&tokens=0", "tokens"),
+        ("tools=3&tokens=2", "tokens"),
+        ("noargs", "noargs"),
+        ("tools&refusal", "refusal"),
         ("reasoning=15000&tokens=15000", "reasoning"),
     ],
 )
@@ -117,6 +122,11 @@ def test_keys_that_contradict_each_other_are_refused(query: str, key: str) -> No
     with pytest.raises(ScriptError) as caught:
         parse(f"mock?{query}")
     assert caught.value.key == key
+
+
+@pytest.mark.parametrize(("text", "calls"), [("", 1), ("=yes", 1), ("=1", 1), ("=no", 0), ("=0", 0), ("=3", 3)])
+def test_tools_is_a_number_of_calls_and_yes_is_one(text: str, calls: int) -> None:
+    assert parse(f"mock?tools{text}").tools == calls
 
 
 def test_a_later_length_replaces_an_earlier_one_of_the_other_kind() -> None:

@@ -235,7 +235,7 @@ def test_a_request_that_cannot_be_obeyed_is_a_400_that_names_the_member(content:
 
 
 def test_image_parts_and_empty_contents_are_understood() -> None:
-    parts = [{"type": "text", "text": "12345678"}, {"type": "image_url", "image_url": {"url": "data:,"}}]
+    parts = [{"type": "text", "text": "12345678"}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}]
     messages = [{"role": "user", "content": parts}, {"role": "assistant", "content": None}]
     assert ask("tokens=1", stream=False, messages=messages).json()["usage"]["prompt_tokens"] == 2
 
@@ -248,7 +248,11 @@ def test_image_parts_and_empty_contents_are_understood() -> None:
         ("POST", "/chat/completions", 200),
         ("GET", "/v1/chat/completions", 405),
         ("POST", "/v1/models", 405),
-        ("POST", "/v1/embeddings", 404),
+        ("GET", "/v1/embeddings", 405),
+        ("GET", "/model/mock/converse", 405),
+        ("POST", "/api/tags", 405),
+        ("POST", "/v1/audio/speech", 404),
+        ("PUT", "/nowhere", 404),
     ],
 )
 def test_paths_and_methods(method: str, path: str, status: int) -> None:

@@ -8,9 +8,11 @@ from typing import Any, cast
 
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
+from tidegate.dialect.anthropic import Anthropic
 from tidegate.dialect.openai_chat import OpenAIChat
-from tidegate.exchange import Ending, Plain, Sink
+from tidegate.exchange import Ending, Plain, Sink, Usage
 from tidegate.relay.relay import Relay, RelayRules
 from tidegate.testing.memory import MemoryClient, MemorySource, open_stream
 from tidegate.testing.upstream import HEAD, LAST, chunk
@@ -127,13 +129,13 @@ def facts(relay: Relay, client: MemoryClient) -> tuple[object, ...]:
     )
 
 
-def relayed(reads: list[bytes], client: MemoryClient) -> tuple[object, ...]:
+def relayed(reads: list[bytes], client: MemoryClient, rules: RelayRules = RULES) -> tuple[object, ...]:
     """Relay what a provider's connection reads."""
 
     async def work() -> tuple[object, ...]:
         source = Provider()
         stream = open_stream(source, time.monotonic())
-        relay = Relay(client, stream, stream.attempt.admitted.arrival.outcome, RULES)
+        relay = Relay(client, stream, stream.attempt.admitted.arrival.outcome, rules)
         source.attach(relay)
         for read in reads:
             source.feed(read)
@@ -192,3 +194,51 @@ def test_a_size_line_that_was_begun_keeps_the_next_read_from_passing_by() -> Non
     head, tail = b"1", b"%02x\r\n" % len(frame) + frame + b"\r\n"
     relayed([HEAD, chunk(token("a")) + head, tail], client)
     assert client.passed == 0
+
+
+# --- the same for a dialect whose frames have two lines ----------------------------------------------------------------
+
+MESSAGES = structs.replace(RULES, dialect=Anthropic())
+
+
+def named(kind: str, **members: object) -> bytes:
+    value = json.dumps({"type": kind, **members}, ensure_ascii=False, separators=(",", ":"))
+    return f"event: {kind}\ndata: {value}\n\n".encode()
+
+
+def piece(text: str, **more: object) -> bytes:
+    return named("content_block_delta", index=0, delta={"type": "text_delta", "text": text}, **more)
+
+
+BEGUN = named("message_start", message={"id": "m", "usage": {"input_tokens": 5, "output_tokens": 1}})
+ENDED = named("message_delta", delta={"stop_reason": "end_turn"}, usage={"output_tokens": 9}) + named("message_stop")
+pieces = st.lists(
+    words.map(piece)
+    | words.map(lambda text: piece(text).replace(b"}}", b"}   }"))
+    | st.sampled_from([named("ping"), named("content_block_stop", index=0), piece("a", extra=1), b": note\n\n", ENDED]),
+    max_size=12,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(pieces, cuts, cuts)
+def test_messages_arrive_byte_for_byte_with_the_shortcut(
+    sent: list[bytes], chunks: list[int], reads: list[int]
+) -> None:
+    frames = [BEGUN, piece("first"), piece("second"), *sent, ENDED]
+    wires = (
+        [HEAD, *(chunk(frame) for frame in frames), LAST],
+        cut(HEAD + b"".join(map(chunk, cut(b"".join(frames), chunks))) + LAST, reads),
+    )
+    for wire in wires:
+        seen = relayed(wire, CodedClient(), MESSAGES)
+        assert seen == relayed(wire, MemoryClient(), MESSAGES)
+        assert b"".join(frames).startswith(cast("bytes", seen[0]))
+
+
+def test_plain_messages_do_pass_by() -> None:
+    client = CodedClient()
+    frames = [BEGUN, *(piece(f"word {number}") for number in range(20)), ENDED]
+    seen = relayed([HEAD, *map(chunk, frames), LAST], client, MESSAGES)
+    assert client.passed == 19
+    assert seen[:5] == (b"".join(frames), False, "completed", Usage(5, 9), "stop")

@@ -28,7 +28,9 @@ from streams import (
     streamed,
     word,
 )
+from tidegate.dialect.anthropic import Anthropic
 from tidegate.dialect.openai_chat import OpenAIChat
+from tidegate.exchange import Usage
 from tidegate.relay.meter import Meter
 
 ASKS: dict[str, Any] = {"stream_options": {"include_usage": True}}
@@ -206,3 +208,17 @@ def test_a_frame_that_is_taken_out_takes_its_late_line_feed_along() -> None:
     assert meter.observe(b'data: {"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2}}\r\n\r') == b""
     assert meter.observe(b"\ndata: [DONE]\r\n\r\n") == b"data: [DONE]\r\n\r\n"
     assert meter.done
+
+
+def test_of_usage_that_comes_in_two_parts_none_is_lost() -> None:
+    metered = Meter(Anthropic(), strips_usage=False)
+    usage = {"input_tokens": 5, "cache_read_input_tokens": 4, "cache_creation_input_tokens": 1, "output_tokens": 1}
+    for value in (
+        {"type": "message_start", "message": {"usage": usage}},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 7}},
+    ):
+        metered.observe(b"data: " + json.dumps(value).encode() + b"\n\n")
+    assert metered.usage == Usage(10, 7, cached_tokens=4, cache_write_tokens=1)
+    assert (metered.finish_reason, metered.finished, metered.done) == ("stop", 0, False)
+    metered.observe(b'data: {"type":"message_delta","usage":{"input_tokens":3,"output_tokens":8}}\n\n')
+    assert metered.usage == Usage(3, 8)

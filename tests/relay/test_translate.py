@@ -94,12 +94,14 @@ def test_usage_is_for_the_client_that_asked() -> None:
     run(work)
 
 
-def test_a_body_that_is_no_stream_is_not_translated() -> None:
+def test_a_body_that_is_no_stream_is_translated_as_a_whole() -> None:
     async def work() -> None:
-        async with translating(answering(answer(200, MESSAGE))) as (running, _):
-            reply = await ask(running.port, chat(stream=False))
-            assert reply.json() == MESSAGE
-            assert (await running.entry()).path == "raw"
+        async with translating(answering(answer(200, {**MESSAGE, "odd": 1}))) as (running, _):
+            reply = (await ask(running.port, chat(stream=False))).json()
+            assert reply["choices"][0]["message"]["content"] == "Hello"
+            assert USAGE_MEMBER.items() <= reply["usage"].items()
+            assert "odd" not in reply, "it is the provider's, and no dialect's"
+            assert (await running.entry()).path == "translated"
 
     run(work)
 
@@ -115,7 +117,7 @@ def test_no_frame_passes_by_untranslated_however_plain_it_is() -> None:
                 got += await client.reader.readuntil(b'"w%d"' % number)
                 steps.go_on()
             got += await client.reader.readuntil(b"[DONE]")
-            assert got.count(b'"created":0,') == 20 + 2, "no frame of the provider has that member"
+            assert got.count(b'"created":7,') == 20 + 2
             assert b'", ' not in got, "the provider writes a space after each comma"
 
     run(work)

@@ -77,7 +77,7 @@ class Asking:
         self.now = 1000.0
         self.tasks = Tasks()
         self.pool = Pool(Dialer(origin), ConnectionSettings(), self.clock)
-        provider = Provider(settings, self.pool, origin.authority, "tidegate/test")
+        provider = Provider(settings, self.pool, origin.authority, "tidegate/test", self.tasks)
         self.listing = Listing(provider, self.clock, self.tasks, known)
 
     def clock(self) -> float:
@@ -185,7 +185,7 @@ BAD: dict[str, Saying] = {
     "no HTTP": says(b"SSH-2.0-OpenSSH\r\n\r\n"),
     "no JSON": not_json(b"<html>"),
     "no UTF-8": not_json(b'{"data": [{"id": "\xff"}]}'),
-    "another shape": not_json(b'{"models": []}'),
+    "another shape": not_json(b'{"items": []}'),
     "names that are no text": not_json(b'{"data": [{"id": 7}]}'),
     "nothing": not_json(b""),
     "nested too deep": not_json(b'{"data": [], "x": ' + b"[" * 200_000 + b"]" * 200_000 + b"}"),

@@ -20,7 +20,7 @@ from tidegate.admission.memory import MemoryGuard
 from tidegate.admission.passage import Passages
 from tidegate.admission.rates import Rates
 from tidegate.admission.store import RateStore
-from tidegate.assemble.routes import BY_NAME, DIALECTS, FALLBACK, TRANSLATED
+from tidegate.assemble.routes import BY_NAME, DIALECTS, FALLBACK, GUESSES, TRANSLATED
 from tidegate.config import Config, ProviderSettings
 from tidegate.dialect import origin_of
 from tidegate.dispatch.breaker import BreakerState, breaking
@@ -89,7 +89,12 @@ class Wiring:
         self.passages = Passages(settings.name for settings in config.providers if settings.passthrough)
         self.fleet = self._fleet(before)
         self.opening = Opening(
-            self.providers, TRANSLATED, process.metrics, process.clock, translates=process.translates
+            self.providers,
+            TRANSLATED,
+            process.metrics,
+            process.clock,
+            guesses=GUESSES,
+            translates=process.translates,
         )
         self.admission = self._admission()
         if before is not None:
@@ -145,7 +150,7 @@ class Wiring:
                 return before.providers[name]
         origin = Origin.of(settings.base_url, settings.ca_file, proxy)
         pool = Pool(Dialer(origin), settings.connections, self._process.clock)
-        return Provider(settings, pool, origin.authority, AGENT)
+        return Provider(settings, pool, origin.authority, AGENT, self._process.tasks)
 
     def _listing(self, name: str, before: "Wiring | None") -> Listing:
         provider, known = self.providers[name], tuple[str, ...]()

@@ -6,9 +6,25 @@ provider again, and to no other: to all others it is noise, and some refuse the 
 
 from typing import Final
 
+import msgspec
+from msgspec import Struct
+
 from tidegate.dialect.conversation import OWN
+from tidegate.dialect.values import json_of
 
 _MARK: Final = "tidegate:"
+
+
+class Seal(Struct, frozen=True, omit_defaults=True):
+    """What a provider wants back: a whole thought, and its id; or, where a `call` is named, the signature of this call."""
+
+    sealed: str = ""
+    id: str = ""
+    call: str = ""
+    signature: str = ""
+
+
+_decode_seal = msgspec.json.Decoder(Seal).decode
 
 
 def marked(signature: str, origin: str, own: str) -> str:
@@ -22,3 +38,21 @@ def unmarked(signature: str) -> tuple[str, str]:
         return signature, OWN
     origin, _, made = signature.removeprefix(_MARK).partition(":")
     return made, origin
+
+
+def closed(seal: Seal, origin: str, own: str) -> str:
+    """Give a seal as a client of the dialect `own` gets it. Shape: a thought of its own dialect's provider goes as it came."""
+    if origin in {OWN, own} and not seal.call:
+        return seal.sealed
+    return f"{_MARK}{origin or own}:{json_of(seal).decode()}"
+
+
+def opened(data: str, own: str) -> tuple[Seal, str]:
+    """Give a seal that a client handed back, and its maker's dialect. Shape: an empty one where somebody has changed it."""
+    made, origin = unmarked(data)
+    if origin == OWN:
+        return Seal(sealed=made), own
+    try:
+        return _decode_seal(made), origin
+    except msgspec.DecodeError:
+        return Seal(), origin

@@ -97,9 +97,11 @@ def _split(target: bytes) -> tuple[bytes, bytes]:
         url = httptools.parse_url(target) if target.isascii() else None
     except httptools.HttpParserInvalidURLError:
         url = None
-    if url is None or url.path is None or not url.path.startswith(b"/"):
+    path: bytes | None = getattr(url, "path", None)
+    query: bytes | None = getattr(url, "query", None)
+    if path is None or not path.startswith(b"/"):
         raise Refused(BAD_REQUEST, "the request's target is not a path or URL")
-    return url.path, b"?" + url.query if url.query is not None else b""
+    return path, b"" if query is None else b"?" + query
 
 
 def _check(version: str, headers: dict[bytes, bytes], repeated: set[bytes]) -> None:

@@ -51,7 +51,9 @@ def refusal(fault: Fault, dialect: Refusing, request_id: str, date: bytes, *, ke
     headers = [(b"content-type", kind), *fault.headers]
     if fault.verdict.again is Again.NEVER:
         headers.append((b"x-should-retry", b"false"))
-    head = ReplyHead(dialect.status(fault.status), tuple(headers))
+    # A provider's own status is kept, or was translated with its words.
+    status = dialect.status(fault.status) if fault.status == fault.verdict.status else fault.status
+    head = ReplyHead(status, tuple(headers))
     framing = b"content-length: %d\r\n" % len(body)
     return render(head, request_id, date, framing=framing, keeps=keeps) + body
 

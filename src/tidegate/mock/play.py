@@ -63,7 +63,7 @@ def pace_stream(
         if script.jitter_s:
             gap += rng.uniform(-script.jitter_s, script.jitter_s)
     # A failure takes the place of a token and comes when that would have come; a last chunk comes with the last frame.
-    yield (gap if script.fail else 0.0), reel.tail
+    yield (gap if script.fail else 0.0), reel.tail.replace(blank, stamp)
 
 
 def whole_after_s(script: Script, whole: Whole) -> float:

@@ -15,6 +15,8 @@ from msgspec import Struct
 Fail = Literal["", "reset", "eof", "truncate", "error", "garbage", "stall"]
 Finish = Literal["", "stop", "length", "content_filter"]
 
+MOST_CALLS: Final = 128
+"""Parallel calls of one choice."""
 LONGEST_QUERY: Final = 4096
 """Characters that one source (model, user, header) may hold."""
 
@@ -30,7 +32,9 @@ class Script(Struct, frozen=True, kw_only=True):
     reasoning: int = 0
     role_only: int = 1
     bigframe_bytes: int = 0
-    tools: bool = False
+    tools: int = 0
+    noargs: bool = False
+    refusal: bool = False
     finish: Finish = ""
     usage: bool = True
     nodone: bool = False
@@ -136,6 +140,17 @@ def _flag(field: str) -> Reader:
     return read
 
 
+def _number_or_flag(field: str, most: int) -> Reader:
+    """Read a number; yes is 1."""
+    number = _number(field, 0, most)
+
+    def read(text: str) -> Fields | None:
+        chosen = _FLAGS.get(text)
+        return number(text) if chosen is None else {field: int(chosen)}
+
+    return read
+
+
 def _word(field: str, *words: str) -> Reader:
     def read(text: str) -> Fields | None:
         return {field: text} if text in words else None
@@ -185,7 +200,14 @@ KNOBS: Final[dict[str, Knob]] = {
         "a size up to 8MiB",
         "the token in the middle becomes one frame with so much text",
     ),
-    "tools": Knob(_flag("tools"), _YES_NO, "answer with a call of the request's first tool, its arguments streamed"),
+    "tools": Knob(
+        _number_or_flag("tools", MOST_CALLS),
+        f"yes, no or 0 … {MOST_CALLS}",
+        "answer with so many parallel calls of the request's tools (yes: 1), their arguments streamed, in turns where the "
+        "dialect allows it",
+    ),
+    "noargs": Knob(_flag("noargs"), _YES_NO, "the calls of `tools` have no arguments at all"),
+    "refusal": Knob(_flag("refusal"), _YES_NO, "the answer is a refusal, in the dialect's own way"),
     "finish": Knob(
         _word("finish", "stop", "length", "content_filter"), "stop, length or content_filter", "the finish reason"
     ),
@@ -283,7 +305,10 @@ def _check(said: dict[str, str], script: Script) -> None:
             raise ScriptError(key, f"`{key}` needs `{'fail' if key == 'fail_at' else 'status'}`.")
     if script.fail == "garbage" and script.close:
         raise ScriptError("fail", "`fail=garbage` spoils a chunk size; with `close` there are no chunks.")
-    if script.tools and script.tokens == 0:
-        raise ScriptError("tokens", "`tools` needs at least one token.")
+    if script.tokens < script.tools and not script.noargs:
+        raise ScriptError("tokens", "`tools` needs at least one token a call.")
+    for key in ("noargs", "refusal"):
+        if getattr(script, key) and bool(script.tools) != (key == "noargs"):
+            raise ScriptError(key, f"`{key}` {'needs' if key == 'noargs' else 'forbids'} `tools`.")
     if script.reasoning + script.tokens > 20_000:
         raise ScriptError("reasoning", "`reasoning` and `tokens` together may be at most 20000.")

@@ -10,15 +10,19 @@ import ssl as tls
 import struct
 from collections import deque
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final, Protocol, cast
 
 import httptools
 import msgspec
 from msgspec import Struct, field
 
+from tidegate.mock.ask import Headers
+from tidegate.mock.asking.routes import route
 from tidegate.mock.play import End, Play
 from tidegate.mock.player import Player
-from tidegate.mock.stage import Framing, Stage
+from tidegate.mock.speech import lists
+from tidegate.mock.stage import Framing, Request, Stage
 
 MOST_HEAD_BYTES: Final = 64 * 1024
 MOST_BODY_BYTES: Final = 32 * 1024 * 1024
@@ -28,19 +32,18 @@ KEPT_BODY_BYTES: Final = 64 * 1024 * 1024
 IDLE_S: Final = 300.0
 SWEEP_S: Final = 30.0
 BACKLOG: Final = 4096
-CHAT_PATHS: Final = frozenset({"/v1/chat/completions", "/chat/completions"})
-MODEL_PATHS: Final = frozenset({"/v1/models", "/models"})
+ROUTES_KEPT: Final = 512
 STATS_PATH: Final = "/stats"
+_NOWHERE: Final = "The mock speaks at no such path; docs/mock.md lists those where it does."
 _FLUSH_POLL_S: Final = 0.001
 _LINGER_NOT: Final = struct.pack("ii", 1, 0)
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
-Headers = list[tuple[bytes, bytes]]
 Recorded = tuple[str, Headers, bytes]
 
 
 class MockStats(Struct):
-    """What happened so far. Shape: started = completed + cancelled + open, counted over chat completion requests.
+    """What happened so far. Shape: started = completed + cancelled + open, counted over what a model is asked.
 
     Holds: `completed` is an answer that went as its script wanted, faults included; `requests` are the last ones, of all
     kinds, as (target, headers, body).
@@ -66,16 +69,6 @@ class MockStats(Struct):
         return msgspec.json.encode({name: getattr(self, name) for name in names})
 
 
-class Request(Struct):
-    """One request, whole."""
-
-    method: bytes
-    target: str
-    headers: Headers
-    body: bytes
-    framing: Framing
-
-
 class _Parser(Protocol):
     """What is used of httptools.HttpRequestParser, which knows no types."""
 
@@ -98,7 +91,7 @@ class Connection(asyncio.Protocol):
     """One client's connection: reads requests, plays one answer at a time."""
 
     __slots__ = (
-        "_body", "_body_bytes", "_busy", "_chat", "_closing", "_end", "_head_began", "_head_bytes", "_headers",
+        "_body", "_body_bytes", "_busy", "_closing", "_counted", "_end", "_head_began", "_head_bytes", "_headers",
         "_idle_since", "_in_head", "_loop", "_owed", "_parser", "_paused", "_player", "_provider", "_target", "_transport",
         "_waiting",
     )  # fmt: skip
@@ -112,7 +105,7 @@ class Connection(asyncio.Protocol):
         self._player: Player | None = None
         self._end: End = "done"
         self._busy = False
-        self._chat = False
+        self._counted = False
         self._paused = False
         self._owed = False
         self._closing = False
@@ -253,10 +246,9 @@ class Connection(asyncio.Protocol):
         self._close()
 
     def _perform(self, request: Request) -> None:
-        play = self._provider.answer(request)
+        play, self._counted = self._provider.answer(request)
         self._busy = True
-        self._chat = request.target.partition("?")[0] in CHAT_PATHS and request.method == b"POST"
-        if self._chat:
+        if self._counted:
             self._provider.stats.started += 1
             self._provider.stats.open += 1
         self._end = play.end
@@ -298,8 +290,8 @@ class Connection(asyncio.Protocol):
     def _settle(self, *, completed: bool) -> None:
         self._busy = False
         self._idle_since = self._loop.time()
-        if self._chat:
-            self._chat = False
+        if self._counted:
+            self._counted = False
             stats = self._provider.stats
             stats.open -= 1
             stats.completed += completed
@@ -327,6 +319,7 @@ class MockProvider:
     def __init__(self, seed: int = 0) -> None:
         self.stats = MockStats()
         self.stage = Stage(seed)
+        self._route = lru_cache(ROUTES_KEPT)(route)
         self._server: asyncio.Server | None = None
         self._connections: set[Connection] = set()
         self._sweeper: asyncio.TimerHandle | None = None
@@ -382,21 +375,26 @@ class MockProvider:
         if not self._connections and self._emptied is not None:
             self._emptied()
 
-    def answer(self, request: Request) -> Play:
-        """Give what a request is answered with."""
-        path = request.target.partition("?")[0]
-        if path in CHAT_PATHS:
-            if request.method != b"POST":
-                return self._wrong_method(b"POST", request.framing)
-            return self.stage.completion(request.body, _text(_header(request.headers, b"x-mock")), request.framing)
-        if path in MODEL_PATHS or path == STATS_PATH:
-            if request.method != b"GET":
-                return self._wrong_method(b"GET", request.framing)
-            return self.stage.plain(200, self.stats.as_json() if path == STATS_PATH else _models(), request.framing)
-        return self.stage.refusal(404, "The mock answers /v1/chat/completions, /v1/models and /stats.", request.framing)
+    def answer(self, request: Request) -> tuple[Play, bool]:
+        """Give what a request is answered with, and whether it is for a model: those are counted."""
+        spoken = self._route(request.method, request.target)
+        if spoken is not None:
+            return self.stage.answer(spoken, request), True
+        return self._aside(request, request.target.partition("?")[0]), False
 
-    def _wrong_method(self, allowed: bytes, framing: Framing) -> Play:
-        return self.stage.refusal(405, f"Use {allowed.decode()}.", framing, extra=b"allow: %b\r\n" % allowed)
+    def _aside(self, request: Request, path: str) -> Play:
+        """Give what a request is answered with that is for no model."""
+        is_read = path in lists.PATHS or path == STATS_PATH
+        allowed = b"GET" if is_read else b"POST"
+        if request.method != allowed and (is_read or self._route(allowed, request.target)):
+            extra = b"allow: %b\r\n" % allowed
+            return self.stage.refusal(405, f"Use {allowed.decode()}.", request.framing, extra)
+        if not is_read:
+            return self.stage.refusal(404, _NOWHERE, request.framing)
+        if path == STATS_PATH:
+            return self.stage.plain(200, self.stats.as_json(), request.framing)
+        body, family = lists.listed(path, for_anthropic=bool(_header(request.headers, b"anthropic-version")))
+        return self.stage.plain(200, body, request.framing, family)
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         """Close connections that clients forgot."""
@@ -421,16 +419,3 @@ def _header(headers: Headers, wanted: bytes) -> bytes:
         if name.lower() == wanted:
             return value
     return b""
-
-
-def _text(value: bytes) -> str:
-    # Header values have no encoding; clients that write ± mean UTF-8 or Latin-1.
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return value.decode("latin-1")
-
-
-def _models() -> bytes:
-    model = {"id": "mock", "object": "model", "created": 1_750_000_000, "owned_by": "tidegate"}
-    return msgspec.json.encode({"object": "list", "data": [model]})

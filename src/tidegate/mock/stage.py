@@ -4,6 +4,7 @@ No sockets. Holds what is worth keeping between requests, all of it bounded: scr
 """
 
 import random
+import time
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final
@@ -11,20 +12,9 @@ from typing import Final
 from msgspec import Struct
 
 from tidegate.mock import head
-from tidegate.mock.ask import Ask, BadAsk, read_ask
-from tidegate.mock.completion import (
-    ID_LENGTH,
-    Reel,
-    Saying,
-    Whole,
-    blank,
-    error_object,
-    failure_object,
-    render_comment,
-    render_stream,
-    render_whole,
-    stamp,
-)
+from tidegate.mock.ask import Ask, BadAsk, Headers
+from tidegate.mock.asking.routes import Route, read
+from tidegate.mock.completion import SPEAKERS, Reel, Whole, render_comment, render_stream, render_whole
 from tidegate.mock.play import (
     DRIP_S,
     TURN_S,
@@ -40,12 +30,16 @@ from tidegate.mock.play import (
 )
 from tidegate.mock.player import WRITE_BYTES
 from tidegate.mock.script import Script, ScriptError, parse
+from tidegate.mock.sigv4 import verify
+from tidegate.mock.speech import errors
+from tidegate.mock.speech.errors import Trouble
+from tidegate.mock.speech.speaker import Speaker
+from tidegate.mock.speech.words import Saying, called
 
 SCRIPTS_KEPT: Final = 512
 RENDERED_BYTES_KEPT: Final = 32 * 1024 * 1024
 _ENTRY_BYTES: Final = 1024
-_STREAM_BLANK: Final = blank(stream=True)
-_WHOLE_BLANK: Final = blank(stream=False)
+_ID_LENGTH: Final = len(errors.ANY_ID)
 
 
 class Framing(Struct, frozen=True):
@@ -55,8 +49,18 @@ class Framing(Struct, frozen=True):
     keep: bool
 
 
+class Request(Struct):
+    """One request, whole."""
+
+    method: bytes
+    target: str
+    headers: Headers
+    body: bytes
+    framing: Framing
+
+
 class _Rendered:
-    """Answers rendered before, the oldest forgotten first. Holds: RENDERED_BYTES_KEPT; what is larger is not kept."""
+    """Answers rendered before, the oldest forgotten first. Holds: RENDERED_BYTES_KEPT; what is larger, or never comes again, is not."""
 
     def __init__(self) -> None:
         self._kept: dict[Saying, Reel | Whole] = {}
@@ -82,7 +86,7 @@ class _Rendered:
 
     def _keep(self, saying: Saying, answer: Reel | Whole) -> None:
         size = answer.size_bytes() + _ENTRY_BYTES
-        if size > RENDERED_BYTES_KEPT // 8:
+        if saying.ident or size > RENDERED_BYTES_KEPT // 8:
             return
         self._kept[saying] = answer
         self._size += size
@@ -100,28 +104,43 @@ class Stage:
         self._rendered = _Rendered()
         self._clock = head.Clock()
 
-    def plain(self, status: int, body: bytes, framing: Framing, extra: bytes = b"") -> Play:
+    def plain(self, status: int, body: bytes, framing: Framing, family: head.Family = "openai") -> Play:
         """Give an answer of JSON that comes at once."""
-        return Play(
-            self._head(status, head.JSON, head.length(len(body)), framing.keep, extra) + body, end=_end(framing)
-        )
+        top = self._head(status, head.JSON, head.length(len(body)), framing.keep, family=family)
+        return Play(top + body, end=_end(framing))
 
-    def refusal(
-        self, status: int, message: str, framing: Framing, param: str | None = None, extra: bytes = b""
-    ) -> Play:
-        """Give an error of the mock's own."""
-        return self.plain(status, error_object(message, "invalid_request_error", param), framing, extra)
+    def refusal(self, status: int, message: str, framing: Framing, extra: bytes = b"") -> Play:
+        """Give an error of the mock's own, where no dialect is spoken yet."""
+        return self._refused(Trouble(status, message), SPEAKERS["chat"], framing, extra)
 
-    def completion(self, body: bytes, header: str, framing: Framing) -> Play:
-        """Give the answer to a chat completion request; what can't be understood or obeyed is a 400."""
+    def answer(self, route: Route, request: Request) -> Play:
+        """Give the answer to a request; what can't be understood or obeyed is refused, in the request's dialect."""
+        framing = request.framing
         try:
-            ask = read_ask(body)
-            script = self._parse(ask.model, ask.user, header)
+            if route.signed:
+                verify(request.method, request.target, request.headers, request.body, time.time())
+            ask = read(route, request.headers, request.body)
+            script = self._parse(ask.model, ask.user, _knobs(request.headers))
             return self._answer(ask, script, framing)
         except BadAsk as error:
-            return self.refusal(400, error.message, framing, error.param)
+            trouble = Trouble(error.status, error.message, error.param, error.code)
         except ScriptError as error:
-            return self.refusal(400, error.message, framing, error.key)
+            trouble = Trouble(400, error.message, error.key)
+        return self._refused(trouble, SPEAKERS[route.dialect], framing)
+
+    def _refused(self, trouble: Trouble, speaker: Speaker, framing: Framing, extra: bytes = b"") -> Play:
+        said, ident = speaker.error(trouble), self._ident()
+        body = said.body.replace(errors.ANY_ID, ident)
+        top = self._head(
+            trouble.status,
+            speaker.whole_type,
+            head.length(len(body)),
+            framing.keep,
+            extra + said.extra,
+            family=speaker.family,
+            ident=ident,
+        )
+        return Play(top + body, end=_end(framing))
 
     def _answer(self, ask: Ask, script: Script, framing: Framing) -> Play:
         if script.reject:
@@ -130,12 +149,15 @@ class Stage:
             return Play(b"", end="hang")
         if script.close:
             framing = Framing(chunks=False, keep=False)
+        speaker = SPEAKERS[ask.dialect]
         if script.status or script.json_error or (script.fail == "error" and not ask.stream):
-            return self._error(script, framing)
-        saying = self._saying(ask, script, framing)
-        return self._stream(saying, framing) if ask.stream else self._whole(saying, framing)
+            return self._error(script, speaker, framing)
+        ident = self._ident()
+        saying = self._saying(ask, script, framing, ident if speaker.checked else b"")
+        send = self._stream if ask.stream else self._whole
+        return send(saying, speaker, framing, ident)
 
-    def _saying(self, ask: Ask, script: Script, framing: Framing) -> Saying:
+    def _saying(self, ask: Ask, script: Script, framing: Framing, ident: bytes) -> Saying:
         usage = script.usage and (ask.wants_usage or not ask.stream)
         return Saying(
             seed=self._seed,
@@ -146,36 +168,43 @@ class Stage:
             choices=ask.choices,
             usage=usage,
             json=ask.wants_json,
-            tool=ask.tool if script.tools else "",
+            tools=called(ask.tools, script.tools) if script.tools else (),
             prompt_tokens=ask.prompt_tokens if usage else 0,
             variety=ask.variety,
+            dialect=ask.dialect,
+            encrypted=ask.encrypted,
+            inputs=ask.inputs,
+            dimensions=ask.dimensions,
+            base64=ask.base64,
+            ident=ident,
         )
 
-    def _stream(self, saying: Saying, framing: Framing) -> Play:
+    def _stream(self, saying: Saying, speaker: Speaker, framing: Framing, ident: bytes) -> Play:
         script = saying.script
         reel = self._rendered.stream(saying)
-        mark = stamp(ident := self._ident(), self._clock.now().created, stream=True)
+        blank, mark = speaker.stream_blank, speaker.stamp(ident, self._clock.now().created, True)
         top = self._head(
             200,
-            head.EVENTS,
+            speaker.stream_type,
             head.CHUNKED if framing.chunks else head.UNTIL_CLOSE,
             framing.keep,
+            family=speaker.family,
             ident=ident,
             script=script,
         )
         end = _end(framing, end_of(script))
         if is_instant(script) and not reel.paced:
-            return Play(top + reel.opening.replace(_STREAM_BLANK, mark), end=end)
-        beats = pace_stream(script, top, reel, _STREAM_BLANK, mark, rng=self._rng)
+            return Play(top + reel.opening.replace(blank, mark), end=end)
+        beats = pace_stream(script, top, reel, blank, mark, rng=self._rng)
         if script.comments_s:
             beats = with_comments(beats, script.comments_s, render_comment(saying), hangs=end == "hang")
         return _timed(script, beats, end)
 
-    def _whole(self, saying: Saying, framing: Framing) -> Play:
+    def _whole(self, saying: Saying, speaker: Speaker, framing: Framing, ident: bytes) -> Play:
         script = saying.script
         whole = self._rendered.whole(saying)
-        ident = self._ident()
-        body = whole.body.replace(_WHOLE_BLANK, stamp(ident, self._clock.now().created, stream=False))
+        mark = speaker.stamp(ident, self._clock.now().created, False)
+        body = whole.body.replace(speaker.whole_blank, mark)
         size = len(body)
         if script.fail:
             body = body[: whole.cut_bytes]
@@ -183,18 +212,30 @@ class Stage:
         if script.fail == "garbage":
             way = head.CHUNKED
             body = b"%x\r\n%b\r\nzz;not a chunk\r\n" % (len(body), body) if body else b"zz;not a chunk\r\n"
-        top = self._head(200, head.JSON, way, framing.keep, ident=ident, script=script)
+        top = self._head(200, speaker.whole_type, way, framing.keep, family=speaker.family, ident=ident, script=script)
         return _after(script, whole_after_s(script, whole), top + body, _end(framing, end_of(script)))
 
-    def _error(self, script: Script, framing: Framing) -> Play:
-        body = _status_error(script.status) if script.status else failure_object()
+    def _error(self, script: Script, speaker: Speaker, framing: Framing) -> Play:
+        said, ident = speaker.error(_trouble(script)), self._ident()
+        body = said.body.replace(errors.ANY_ID, ident)
         way = head.UNTIL_CLOSE if script.close else head.length(len(body))
-        extra = b"retry-after: %b\r\n" % script.retry_after.encode() if script.retry_after else b""
-        top = self._head(script.status or 200, head.JSON, way, framing.keep, extra, script=script)
+        extra = said.extra
+        if script.retry_after:
+            extra += b"retry-after: %b\r\n" % script.retry_after.encode()
+        top = self._head(
+            script.status or 200,
+            speaker.whole_type,
+            way,
+            framing.keep,
+            extra,
+            family=speaker.family,
+            ident=ident,
+            script=script,
+        )
         return _after(script, script.ttft_s, top + body, _end(framing))
 
     def _ident(self) -> bytes:
-        return b"%0*x" % (ID_LENGTH, self._rng.getrandbits(4 * ID_LENGTH))
+        return b"%0*x" % (_ID_LENGTH, self._rng.getrandbits(4 * _ID_LENGTH))
 
     def _head(
         self,
@@ -204,6 +245,7 @@ class Stage:
         keep: bool,  # noqa: FBT001 (goes straight on)
         extra: bytes = b"",
         *,
+        family: head.Family,
         ident: bytes = b"",
         script: Script | None = None,
     ) -> bytes:
@@ -213,6 +255,7 @@ class Stage:
             status,
             content_type,
             way,
+            family=family,
             keep=keep,
             extra=extra,
             took_s=script.ttft_s if script else 0.0,
@@ -238,14 +281,20 @@ def _timed(script: Script, beats: Iterator[Beat], end: End) -> Play:
     return Play(b"", beats, end)
 
 
-def _status_error(status: int) -> bytes:
-    message = f"The mock was asked to answer {status}."
-    match status:
-        case 401:
-            return error_object(message, "invalid_request_error", code="invalid_api_key")
-        case 404:
-            return error_object(message, "invalid_request_error", "model", "model_not_found")
-        case 429:
-            return error_object(message, "requests", code="rate_limit_exceeded")
-        case _:
-            return error_object(message, "server_error" if status >= 500 else "invalid_request_error")
+def _trouble(script: Script) -> Trouble:
+    """Give the error that a script asks for."""
+    if not script.status:
+        return errors.BROKEN
+    message = f"The mock was asked to answer {script.status}."
+    return Trouble(script.status, message, retry_after=script.retry_after, usual=True)
+
+
+def _knobs(headers: Headers) -> str:
+    for name, value in headers:
+        if name.lower() == b"x-mock":
+            # Header values have no encoding; clients that write ± mean UTF-8 or Latin-1.
+            try:
+                return value.decode()
+            except UnicodeDecodeError:
+                return value.decode("latin-1")
+    return ""

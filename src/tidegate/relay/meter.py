@@ -1,6 +1,7 @@
 """What a stream says about itself while it passes: usage, finish, error, end. Only what a byte search hits is decoded."""
 
 from tidegate.dialect import Dialect, ProviderError
+from tidegate.dialect.values import usage_after
 from tidegate.exchange import Usage
 from tidegate.wire import Frame, FrameError
 from tidegate.wire.sse import split
@@ -105,7 +106,7 @@ class Meter:
     def _read(self, frame: Frame) -> bool:
         notice = self._dialect.notice(frame)
         if notice.usage is not None:
-            self.usage = notice.usage
+            self.usage = usage_after(self.usage, notice.usage)
         if notice.finish_reason:
             self.finish_reason = notice.finish_reason
             self.finished += notice.finished

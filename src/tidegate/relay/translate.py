@@ -62,7 +62,11 @@ class Translator:
                     break
         except FrameError as error:
             self._meter.unreadable = error.message
-        return self._encoder.write(events)
+        try:
+            return self._encoder.write(events)
+        except FrameError as error:  # more than the client's dialect can put in order
+            self._meter.unreadable = error.message
+            return b""
 
     def finish(self) -> bytes:
         """Give what completes the client's stream, should only its end be missing; else nothing."""
@@ -158,4 +162,5 @@ class TranslatingRelay(Relay):
 
     def _sum_up(self) -> None:
         super()._sum_up()
+        self._outcome.path = "translated"
         self._flowing.content_bytes = self._translator.content_bytes

@@ -6,10 +6,22 @@ from typing import Final
 from msgspec import Struct, field
 
 from tidegate.dialect import Dialect, ProviderDialect
+from tidegate.dialect.anthropic import Anthropic, AnthropicOnBedrock
+from tidegate.dialect.anthropic.tokens import CountTokens
+from tidegate.dialect.bedrock import BedrockConverse, InvokeFramer
+from tidegate.dialect.gemini import Gemini
+from tidegate.dialect.ollama import Ollama
 from tidegate.dialect.openai_chat import OpenAIChat
+from tidegate.dialect.openai_embeddings import OpenAIEmbeddings
+from tidegate.dialect.openai_responses import OpenAIResponses
 from tidegate.dialect.passage import Passage
+from tidegate.upstream.compatible import SERVERS, Server
 from tidegate.upstream.signing import Auth
+from tidegate.upstream.sigv4 import missing_extra
 from tidegate.wire import Framed, FramerOf
+from tidegate.wire.eventstream import EventStreamFramer
+from tidegate.wire.jsonarray import JsonArrayFramer
+from tidegate.wire.ndjson import NdjsonFramer
 from tidegate.wire.sse import SseFramer
 
 SSE: Final = b"text/event-stream"
@@ -25,7 +37,7 @@ class Row(Struct, frozen=True):
     dialect: ProviderDialect
     stream: str
     whole: str
-    passes: Dialect | None = None
+    passes: Dialect | None
     framer: Callable[[], FramerOf[Framed]] = SseFramer
     media: bytes = SSE
 
@@ -50,7 +62,7 @@ class Kind(Struct, frozen=True):
 
 def row(dialect: Dialect, endpoint: str) -> Row:
     """Give a row that clients speak as well: server-sent events, asked for at the same place as whole answers."""
-    return Row(dialect, endpoint, endpoint, passes=dialect)
+    return Row(dialect, endpoint, endpoint, dialect)
 
 
 PASSAGE: Final = Passage()
@@ -68,9 +80,72 @@ def road(kind: Kind, dialect: str) -> tuple[Row, Dialect | None]:
     return kind.rows[0], None
 
 
-_CHAT: Final = "/chat/completions"
+_CHAT: Final = row(OpenAIChat(), "/chat/completions")
+_EMBEDDINGS: Final = row(OpenAIEmbeddings(), "/embeddings")
+_MESSAGES: Final = row(Anthropic(), "/messages")
+_TOKENS: Final = row(CountTokens(), "/messages/count_tokens")
+_AZURE: Final = "/deployments/{model}%s?api-version={api_version}"
+_GOOGLE: Final = "https://generativelanguage.googleapis.com/v1beta"
+_BEDROCK: Final = "https://bedrock-runtime.{region}.amazonaws.com"
+_MODEL: Final = "/model/{model}"
+_AMAZON: Final = b"application/vnd.amazon.eventstream"
+
+
+def _compatible(server: Server) -> Kind:
+    """Give the kind of a server that speaks chat completions in its own way."""
+    rows = (row(server.dialect, "/chat/completions"), _EMBEDDINGS)
+    needs = () if server.base_url else ("base_url",)
+    return Kind(rows, server.base_url, needs_key=server.needs_key, needs=needs)
+
+
+def _google(stream: str, framer: Callable[[], FramerOf[Framed]], media: bytes, auth: Auth) -> Kind:
+    rows = (Row(Gemini(), f"/models/{{model}}:{stream}", "/models/{model}:generateContent", None, framer, media),)
+    return Kind(rows, _GOOGLE, auth)
+
+
+def _amazon(*rows: Row) -> Kind:
+    return Kind(rows, _BEDROCK, "aws", needs_key=False, listing="", needs=("aws.region",), missing_extra=missing_extra)
+
 
 KINDS: Final[Mapping[str, Kind]] = {
-    "openai": Kind((row(OpenAIChat(), _CHAT),), "https://api.openai.com/v1"),
-    "mock": Kind((row(OpenAIChat(), _CHAT),), needs_key=False),
+    "openai": Kind((_CHAT, row(OpenAIResponses(), "/responses"), _EMBEDDINGS), "https://api.openai.com/v1"),
+    "azure": Kind(
+        (
+            row(OpenAIChat(), _AZURE % "/chat/completions"),
+            row(OpenAIResponses(), "/responses?api-version={api_version}"),
+            row(OpenAIEmbeddings(), _AZURE % "/embeddings"),
+        ),
+        auth="api-key",
+        listing="",
+        needs=("base_url", "api_version"),
+    ),
+    "mock": Kind((_CHAT, _EMBEDDINGS), needs_key=False),
+    **{name: _compatible(server) for name, server in SERVERS.items()},
+    "anthropic": Kind(
+        (_MESSAGES, _TOKENS),
+        "https://api.anthropic.com/v1",
+        "x-api-key",
+        headers={"anthropic-version": "2023-06-01"},
+    ),
+    "gemini": _google("streamGenerateContent?alt=sse", SseFramer, SSE, "x-goog-api-key"),
+    "gemini_array": _google("streamGenerateContent", JsonArrayFramer, b"application/json", "query"),
+    "bedrock": _amazon(
+        Row(BedrockConverse(), f"{_MODEL}/converse-stream", f"{_MODEL}/converse", None, EventStreamFramer, _AMAZON)
+    ),
+    "bedrock_anthropic": _amazon(
+        Row(
+            AnthropicOnBedrock(),
+            f"{_MODEL}/invoke-with-response-stream",
+            f"{_MODEL}/invoke",
+            AnthropicOnBedrock(),
+            InvokeFramer,
+            _AMAZON,
+        )
+    ),
+    "ollama_native": Kind(
+        (Row(Ollama(), "/api/chat", "/api/chat", None, NdjsonFramer, b"application/x-ndjson"),),
+        "http://127.0.0.1:11434",
+        needs_key=False,
+        listing="/api/tags",
+    ),
 }

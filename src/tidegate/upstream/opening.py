@@ -514,11 +514,10 @@ class _Reader:
     # --- failing ---------------------------------------------------------------------------------------------------
 
     def _fail_status(self, status: int, body: bytes) -> None:
-        if status in {401, 403}:
-            self._fail(PROVIDER_AUTH, f"the provider refused the gateway's own credentials ({status})")
-            return
         error = self._dialect.read_error(status, body)
-        if status == 429:
+        if status in {401, 403} or error.status in {401, 403}:
+            self._fail(PROVIDER_AUTH, f"the provider refused the gateway's own credentials ({status})")
+        elif status == 429:
             self._fail_with(UPSTREAM_RATE_LIMITED, error, 429, body)
         elif 400 <= status < 500 and status not in _PASSING:
             self._fail_with(UPSTREAM_REJECTED, error, status, body)
@@ -540,7 +539,7 @@ class _Reader:
             AttemptFailed(
                 verdict,
                 provider.redact(error.message),
-                status=status,
+                status=status if self._client is None else self._client.status(status),
                 # Kinds of errors are words of a dialect's own.
                 kind=provider.redact(error.kind) if error.kind and self._client is None else None,
                 code=error.code and provider.redact(error.code),

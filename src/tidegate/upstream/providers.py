@@ -5,11 +5,11 @@ from typing import Final
 from urllib.parse import quote, urlsplit
 
 from tidegate.exchange import Arrival
-from tidegate.upstream.credentials import FixedKey, KeyFile
+from tidegate.tasks import Tasks
 from tidegate.upstream.kinds import KINDS
 from tidegate.upstream.pool import Pool
 from tidegate.upstream.settings import ProviderSettings
-from tidegate.upstream.signing import KeySigner, Signer, secrets
+from tidegate.upstream.signing import secrets, signer_of
 
 _UP: Final = frozenset({b"accept", b"idempotency-key", b"traceparent", b"tracestate"})
 _UP_PREFIXES: Final = (b"openai-", b"anthropic-", b"x-stainless-")
@@ -25,7 +25,7 @@ LONGEST_NAME: Final = 64
 class Provider:
     """A configured provider: its kind, its pool, and the part of a request's head that never changes."""
 
-    def __init__(self, settings: ProviderSettings, pool: Pool, authority: str, agent: str) -> None:
+    def __init__(self, settings: ProviderSettings, pool: Pool, authority: str, agent: str, tasks: Tasks) -> None:
         self.name = settings.name
         self.base_url = settings.base_url
         self.kind = KINDS[settings.kind]
@@ -34,7 +34,7 @@ class Provider:
         self._path = urlsplit(settings.base_url).path.rstrip("/")
         self._values = tuple(secret for value in settings.headers.values() for secret in _secrets_in(value))
         given = {name.lower(): value for name, value in settings.headers.items()}
-        self.signer: Signer = self._signer(settings, frozenset(given))
+        self.signer = signer_of(settings, self.kind.auth, tasks)
         fixed = {
             "host": authority,
             "user-agent": agent,
@@ -50,11 +50,6 @@ class Provider:
         self._signed: tuple[str, ...] | None = None
         self._secrets: tuple[str, ...] = ()
         self._secret_bytes: tuple[bytes, ...] = ()
-
-    @staticmethod
-    def _signer(settings: ProviderSettings, overridden: frozenset[str]) -> Signer:
-        credential = KeyFile(settings.api_key_file) if settings.api_key_file else FixedKey(settings.api_key)
-        return KeySigner(settings.auth or KINDS[settings.kind].auth, credential, overridden)
 
     def write(self, arrival: Arrival, endpoint: str, model: str, body: bytes, *, passes: bool) -> bytes:
         """Give a whole request: our head, signed anew, what of the client's head may go up, and the body.

@@ -1,8 +1,15 @@
 """How a request carries the gateway's credential: a header, or a query."""
 
+import time
 from collections.abc import Callable
 from typing import Final, Literal, Protocol
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
+
+from tidegate.tasks import Tasks
+from tidegate.upstream.credentials import FixedKey, KeyFile
+from tidegate.upstream.settings import ProviderSettings
+from tidegate.upstream.sigv4 import AwsKeys, AwsSigner, CredentialsError, chain
+from tidegate.verdict import PROVIDER_AUTH, AttemptFailed
 
 Auth = Literal["bearer", "x-api-key", "api-key", "x-goog-api-key", "query", "aws"]
 """The ways: `query` is Google's `?key=`, `aws` signs each request by itself."""
@@ -37,7 +44,10 @@ class Signer(Protocol):
         ...
 
     def sign(self, method: str, target: str, body: bytes, /) -> tuple[str, bytes]:
-        """Give the target as it is asked for, and the header lines that go along, each with its line end before it."""
+        """Give the target as it is asked for, and the header lines that go along, each with its line end before it.
+
+        Errors: AttemptFailed (provider_auth).
+        """
         ...
 
     @property
@@ -86,6 +96,54 @@ class KeySigner:
         else:
             name, value = _HEADERS[self._auth](key)
             self._lines = b"" if name in self._overridden else f"\r\n{name}: {value}".encode("latin-1")
+
+
+class AwsSigning:
+    """Signs each request with Signature Version 4. Shape: the host is signed with it, and no other header of ours."""
+
+    __slots__ = ("_root", "_signer")
+
+    def __init__(self, signer: AwsSigner, root: str) -> None:
+        self._signer = signer
+        self._root = root
+
+    @property
+    def fresh(self) -> bool:
+        """Whether there are credentials that need no refresh."""
+        return self._signer.fresh
+
+    async def wait_fresh(self) -> None:
+        """Wait for credentials."""
+        try:
+            await self._signer.ready()
+        except CredentialsError as error:
+            raise AttemptFailed(PROVIDER_AUTH, str(error)) from None
+
+    def sign(self, method: str, target: str, body: bytes, /) -> tuple[str, bytes]:
+        """Give the target as it is, and the signature's lines."""
+        try:
+            headers = self._signer.sign(method, self._root + target, {}, body)
+        except CredentialsError as error:
+            raise AttemptFailed(PROVIDER_AUTH, str(error)) from None
+        return target, "".join(f"\r\n{name}: {value}" for name, value in headers).encode("latin-1")
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What credentials hold."""
+        return secrets(*self._signer.known)
+
+
+def signer_of(settings: ProviderSettings, auth: Auth, tasks: Tasks) -> Signer:
+    """Give what signs a provider's requests, in the way its settings or else its kind says."""
+    auth = settings.auth or auth
+    if auth == "aws":
+        aws = settings.aws
+        keys = AwsKeys(aws.access_key_id, aws.secret_access_key, aws.session_token)
+        url = urlsplit(settings.base_url)
+        signer = AwsSigner(aws.region, keys if keys.access_key else chain(aws.profile), tasks, time.time)
+        return AwsSigning(signer, f"{url.scheme}://{url.netloc}")
+    credential = KeyFile(settings.api_key_file) if settings.api_key_file else FixedKey(settings.api_key)
+    return KeySigner(auth, credential, frozenset(name.lower() for name in settings.headers))
 
 
 def secrets(*values: str) -> tuple[str, ...]:

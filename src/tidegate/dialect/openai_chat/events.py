@@ -11,6 +11,7 @@ from tidegate.dialect.events import (
     Event,
     Failed,
     Finished,
+    Origin,
     Reasoning,
     Refusal,
     Sealed,
@@ -23,15 +24,17 @@ from tidegate.dialect.events import (
 )
 from tidegate.dialect.openai_chat.values import (
     DONE,
+    NAME,
     choices_of,
     error_in,
     error_object,
-    json_of,
-    object_of,
+    usage_members,
     usage_of,
 )
+from tidegate.dialect.seals import marked
+from tidegate.dialect.values import json_of, object_of
 from tidegate.exchange import Usage
-from tidegate.wire import Frame, FrameError
+from tidegate.wire import Framed, FrameError
 
 MAX_CHOICES: Final = 128
 """The most that OpenAI gives; what is kept for each is bounded by it."""
@@ -81,6 +84,7 @@ class _Chunk(Struct, gc=False):
     choices: list[_Choice] | None = None
     usage: object = None
     error: object = None
+    x_groq: object = None
 
 
 _decode_chunk = msgspec.json.Decoder(_Chunk).decode
@@ -113,7 +117,7 @@ class ChatDecoder:
         self._at: dict[tuple[int, int], _Said] = {}
         self._count = 0
 
-    def feed(self, frame: Frame, /) -> Sequence[Event]:
+    def feed(self, frame: Framed, /) -> Sequence[Event]:
         """Give what a frame says. Errors: FrameError when it cannot be read, or is above a limit."""
         data = frame.data
         if data is None:
@@ -126,14 +130,23 @@ class ChatDecoder:
             chunk = _pruned(object_of(data))
         if (chunk.error or chunk.kind == "error") and (error := error_in(object_of(data))) is not None:
             return (Failed(error),)
+        return self._tell(chunk)
+
+    def read(self, answer: dict[str, Any], /) -> Sequence[Event]:
+        """Give what a whole answer says whose choices have their messages as deltas. Errors: as `feed`."""
+        error = error_in(answer)
+        return self._tell(_pruned(answer)) if error is None else (Failed(error),)
+
+    def _tell(self, chunk: _Chunk) -> list[Event]:
         events: list[Event] = []
         if not self._started and (chunk.choices or chunk.usage):
             events.append(self._start(chunk))
         for choice in chunk.choices or ():
             self._read(choice, events)
-        usage = usage_of(chunk.usage) if chunk.usage else None
-        if usage is not None:
-            events.append(UsageSeen(usage))
+        if chunk.usage or chunk.x_groq:
+            usage = usage_of(chunk.usage or _member(chunk.x_groq, "usage"))
+            if usage is not None:
+                events.append(UsageSeen(usage))
         return events
 
     def finish(self) -> Sequence[Event]:
@@ -152,8 +165,8 @@ class ChatDecoder:
             if delta.reasoning_details or delta.reasoning_content or delta.reasoning:
                 events += _thoughts(index, delta)
             content = delta.content
-            if content and type(content) is str:
-                events.append(Text(index, content))
+            if content:
+                events += (Text(index, content),) if type(content) is str else _pieces(index, content)
             if delta.refusal or delta.tool_calls or delta.function_call is not None:
                 self._read_rest(index, delta, events)
         if reason and type(reason) is str and index not in self._finished:
@@ -272,6 +285,18 @@ def _thoughts(index: int, delta: _Delta) -> list[Event]:
     return events
 
 
+def _pieces(index: int, content: object) -> list[Event]:
+    """Give what a content says that is no text but a list. Source: Mistral, "Reasoning", chunks of thinking and text."""
+    events: list[Event] = []
+    for piece in content if isinstance(content, list) else ():
+        if text := _text(_member(piece, "text")):
+            events.append(Text(index, text))
+        thoughts = _member(piece, "thinking")
+        told = [_text(_member(thought, "text")) for thought in (thoughts if isinstance(thoughts, list) else ())]
+        events += [Reasoning(index, text) for text in told if text]
+    return events
+
+
 def _pruned(chunk: dict[str, Any]) -> _Chunk:
     """Read an object of which parts have a shape that was not expected, without these parts."""
     chunk["choices"] = choices = choices_of(chunk)
@@ -295,15 +320,17 @@ def _dict(value: object) -> dict[str, Any]:
 class ChatEncoder:
     """Writes the stream of one answer. Shape: each choice begins with its role; usage, for who wants it, comes last."""
 
-    __slots__ = ("_begun", "_end", "_head", "_text_end", "_usage", "_wants_usage")
+    __slots__ = ("_begun", "_end", "_head", "_origin", "_text_end", "_thoughts", "_usage", "_wants_usage")
 
-    def __init__(self, *, wants_usage: bool) -> None:
+    def __init__(self, *, wants_usage: bool, origin: Origin) -> None:
         self._wants_usage = wants_usage
+        self._origin = origin
         self._usage: Usage | None = None
         self._begun: set[int] = set()
+        self._thoughts: dict[int, Thoughts] = {}
         self._end = b'}],"usage":null}\n\n' if wants_usage else b"}]}\n\n"
         self._text_end = b'},"finish_reason":null' + self._end
-        self._head = _head(Started())
+        self._head = _head(Started(), origin)
 
     def write(self, events: Sequence[Event], /) -> bytes:
         """Give whole frames that say it; usage is kept until the end."""
@@ -325,7 +352,7 @@ class ChatEncoder:
             case Finished(index, reason):
                 self._delta(index, b"{}", out, reason=_quoted(reason))
             case Started():
-                self._head = _head(event)
+                self._head = _head(event, self._origin)
             case UsageSeen(usage):
                 self._usage = usage
             case Failed(error):
@@ -333,10 +360,35 @@ class ChatEncoder:
                 out.append(b"data: " + error_object(given) + b"\n\n")
             case Done():
                 self._finish(out)
-            case ToolCallStarted(index) | Refusal(index):
-                self._delta(index, _delta_of(event), out, content=b"null")
+            case ToolCallStarted() | Refusal():
+                self._delta(event.index, self._delta_of(event), out, content=b"null")
             case Text() | ToolArguments() | Reasoning() | Sealed():
-                self._delta(event.index, _delta_of(event), out)
+                self._delta(event.index, self._delta_of(event), out)
+
+    def _delta_of(self, event: Text | ToolArguments | Reasoning | Sealed | Refusal | ToolCallStarted) -> bytes:
+        """Give the delta that says it."""
+        match event:
+            case ToolArguments(_, call, fragment):
+                return b'{"tool_calls":[{"index":%d,"function":{"arguments":%b}}]}' % (call, _quoted(fragment))
+            case Reasoning() | Sealed():
+                return json_of(self._thought(event))
+            case Refusal(_, text):
+                return b'{"refusal":%b}' % _quoted(text)
+            case ToolCallStarted(_, call):
+                return json_of({"tool_calls": [{"index": call, **call_of(event, "", self._origin)}]})
+            case _:
+                return b'{"content":%b}' % _quoted(event.text)
+
+    def _thought(self, event: Reasoning | Sealed) -> dict[str, object]:
+        """Give a thought plain, as most clients know it, and in detail for those who give it back.
+
+        Shape: what OpenAI's own family says has details only where it is signed; of another's, nobody knows beforehand.
+        """
+        detail = self._thoughts.setdefault(event.index, Thoughts(self._origin)).detail(event)
+        if isinstance(event, Sealed):
+            return {"reasoning_details": [detail]}
+        plain: dict[str, object] = {"reasoning_content": event.text} if event.text else {}
+        return {**plain, "reasoning_details": [detail]} if event.signature or self._origin.dialect != NAME else plain
 
     def _delta(
         self, index: int, delta: bytes, out: list[bytes], *, reason: bytes = b"null", content: bytes = b'""'
@@ -350,15 +402,60 @@ class ChatEncoder:
     def _finish(self, out: list[bytes]) -> None:
         usage = self._usage
         if usage is not None and self._wants_usage:
-            out += (self._head, b'],"usage":', _encode(_usage_members(usage)), b"}\n\n")
+            out += (self._head, b'],"usage":', _encode(usage_members(usage)), b"}\n\n")
         out.append(b"data: %b\n\n" % DONE)
 
 
-def _head(started: Started) -> bytes:
+class Thoughts:
+    """Gives the thoughts of one choice in detail, with their numbers: official SDKs join pieces of the same number."""
+
+    __slots__ = ("_next", "_open", "_origin")
+
+    def __init__(self, origin: Origin) -> None:
+        self._origin = origin
+        self._next = 0
+        self._open = False
+
+    def detail(self, event: Reasoning | Sealed) -> dict[str, object]:
+        """Give a piece of a thought. Shape: a thought ends with its signature, or where a sealed one begins."""
+        if isinstance(event, Sealed):
+            self._next += self._open
+            data = marked(event.data, self._origin.dialect, NAME)
+            detail: dict[str, object] = {"type": "reasoning.encrypted", "data": data, "index": self._next}
+            more = {"id": event.id}
+        else:
+            detail = {"type": "reasoning.text", "text": event.text, "index": self._next}
+            more = {"signature": marked(event.signature, self._origin.dialect, NAME)}
+        self._open = isinstance(event, Reasoning) and not event.signature
+        self._next += not self._open
+        return detail | {name: value for name, value in more.items() if value}
+
+
+def call_of(event: ToolCallStarted, arguments: str, origin: Origin) -> dict[str, object]:
+    """Give a call with its arguments, or the beginning of them."""
+    call: dict[str, object] = {
+        "id": event.id,
+        "type": "function",
+        "function": {"name": event.name, "arguments": arguments},
+    }
+    if event.signature:
+        signature = marked(event.signature, origin.dialect, NAME)
+        call["extra_content"] = {"google": {"thought_signature": signature}}
+    return call
+
+
+def named(started: Started, origin: Origin) -> Started:
+    """Give a stream's first word with what its provider did not say."""
+    ident = started.id or f"chatcmpl-{origin.id}"
+    return Started(ident, started.model or origin.model, started.created or origin.created)
+
+
+def _head(started: Started, origin: Origin) -> bytes:
+    begun = named(started, origin)
     return b'data: {"id":%b,"object":"chat.completion.chunk","created":%d,"model":%b,"choices":[' % (
-        _quoted(started.id),
-        started.created,
-        _quoted(started.model),
+        _quoted(begun.id),
+        begun.created,
+        _quoted(begun.model),
     )
 
 
@@ -367,51 +464,3 @@ def _quoted(text: str) -> bytes:
         return _encode(text)
     except UnicodeEncodeError:
         return json_of(text)
-
-
-def _delta_of(event: Text | ToolArguments | Reasoning | Sealed | Refusal | ToolCallStarted) -> bytes:
-    """Give the delta that says it."""
-    match event:
-        case ToolArguments(_, call, fragment):
-            return b'{"tool_calls":[{"index":%d,"function":{"arguments":%b}}]}' % (call, _quoted(fragment))
-        case Reasoning(_, text, signature):
-            return json_of(_thought(text, signature))
-        case Sealed(_, data, ident):
-            detail = {"type": "reasoning.encrypted", "data": data} | ({"id": ident} if ident else {})
-            return json_of({"reasoning_details": [detail]})
-        case Refusal(_, text):
-            return b'{"refusal":%b}' % _quoted(text)
-        case ToolCallStarted():
-            return json_of({"tool_calls": [_call(event)]})
-        case _:
-            return b'{"content":%b}' % _quoted(event.text)
-
-
-def _thought(text: str, signature: str) -> dict[str, object]:
-    """Give a thought plain, as most clients know it, and with its signature for those who give it back."""
-    plain: dict[str, object] = {"reasoning_content": text} if text else {}
-    if not signature:
-        return plain
-    return plain | {"reasoning_details": [{"type": "reasoning.text", "text": text, "signature": signature}]}
-
-
-def _call(event: ToolCallStarted) -> dict[str, object]:
-    call: dict[str, object] = {
-        "index": event.call,
-        "id": event.id,
-        "type": "function",
-        "function": {"name": event.name, "arguments": ""},
-    }
-    if event.signature:
-        call["extra_content"] = {"google": {"thought_signature": event.signature}}
-    return call
-
-
-def _usage_members(usage: Usage) -> dict[str, object]:
-    return {
-        "prompt_tokens": usage.input_tokens,
-        "completion_tokens": usage.output_tokens,
-        "total_tokens": usage.input_tokens + usage.output_tokens,
-        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
-        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
-    }

@@ -7,21 +7,31 @@ import json
 import re
 from typing import Any, Final
 
-import msgspec
-
 from tidegate.dialect.events import ProviderError
+from tidegate.dialect.values import MAX_MESSAGE_CHARS, count_of, cut, json_of, object_of, printable, value_of
 from tidegate.exchange import Usage
-from tidegate.wire import FrameError
 
-MAX_MESSAGE_CHARS: Final = 4096
-"""Of an error message in a provider's JSON, more is cut."""
-MAX_TEXT_CHARS: Final = 500
-"""Of a provider's error that is not JSON, more is cut."""
+__all__ = [
+    "DONE",
+    "MAX_MESSAGE_CHARS",
+    "NAME",
+    "bare_error",
+    "choices_of",
+    "error_in",
+    "error_object",
+    "json_of",
+    "object_of",
+    "printable",
+    "usage_in",
+    "usage_members",
+    "usage_of",
+    "value_of",
+]
+
+NAME: Final = "openai_chat"
+"""The dialect's name: what its providers sign is marked with it."""
 DONE: Final = b"[DONE]"
 """The data of a stream's last frame."""
-
-_decode = msgspec.json.Decoder(object).decode
-_encode = msgspec.json.Encoder().encode
 
 _STATUS_OF: Final = {
     "invalid_request_error": 400,
@@ -43,34 +53,6 @@ _STATUS_OF: Final = {
 """What a `code` or `type` means where a server gives no number."""
 
 
-def value_of(data: bytes) -> object:
-    """Decode JSON. Errors: FrameError. Half a surrogate pair is let through, as tokenizers cut there."""
-    try:
-        return _decode(data)
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        pass
-    try:
-        return json.loads(data.decode())
-    except (ValueError, RecursionError):
-        raise FrameError("the data is not valid JSON") from None
-
-
-def json_of(value: object) -> bytes:
-    """Encode JSON. Shape: half a surrogate pair is written as it was read, an escape."""
-    try:
-        return _encode(value)
-    except UnicodeEncodeError:
-        return json.dumps(value, separators=(",", ":")).encode()
-
-
-def object_of(data: bytes) -> dict[str, Any]:
-    """Decode an object. Errors: FrameError."""
-    value = value_of(data)
-    if not isinstance(value, dict):
-        raise FrameError("the data is not a JSON object")
-    return value
-
-
 def choices_of(chunk: dict[str, Any]) -> list[dict[str, Any]]:
     """Give the choices of a frame or body that are objects."""
     choices = chunk.get("choices")
@@ -78,23 +60,44 @@ def choices_of(chunk: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def usage_of(value: object) -> Usage | None:
-    """Read a usage object; None when it has neither of the two counts."""
+    """Read a usage object; None when it has neither of the two counts.
+
+    Shape: xAI and Google count thoughts in the total alone; DeepSeek has a member of its own for what was cached.
+    """
     if not isinstance(value, dict):
         return None
-    counts = _count(value, "prompt_tokens"), _count(value, "completion_tokens")
-    if counts == (None, None):
+    given, out = count_of(value, "prompt_tokens"), count_of(value, "completion_tokens")
+    if given is None and out is None:
         return None
+    asked, total = value.get("prompt_tokens_details"), count_of(value, "total_tokens")
     return Usage(
-        input_tokens=counts[0] or 0,
-        output_tokens=counts[1] or 0,
-        cached_tokens=_count(value.get("prompt_tokens_details"), "cached_tokens") or 0,
-        reasoning_tokens=_count(value.get("completion_tokens_details"), "reasoning_tokens") or 0,
+        input_tokens=given or 0,
+        output_tokens=max(out or 0, (total or 0) - given if given is not None else 0),
+        cached_tokens=count_of(asked, "cached_tokens") or count_of(value, "prompt_cache_hit_tokens") or 0,
+        reasoning_tokens=count_of(value.get("completion_tokens_details"), "reasoning_tokens") or 0,
+        cache_write_tokens=count_of(asked, "cache_write_tokens") or 0,
     )
 
 
-def _count(members: object, key: str) -> int | None:
-    value = members.get(key) if isinstance(members, dict) else None
-    return value if type(value) is int and value >= 0 else None
+def usage_in(value: dict[str, Any]) -> Usage | None:
+    """Read the usage of a frame or body. Shape: Groq's may stand in a member of its own."""
+    usage = value.get("usage")
+    if not usage and isinstance(groq := value.get("x_groq"), dict):
+        usage = groq.get("usage")
+    return usage_of(usage)
+
+
+def usage_members(usage: Usage) -> dict[str, object]:
+    """Write a usage object."""
+    asked = {"cached_tokens": usage.cached_tokens}
+    return {
+        "prompt_tokens": usage.input_tokens,
+        "completion_tokens": usage.output_tokens,
+        "total_tokens": usage.input_tokens + usage.output_tokens,
+        "prompt_tokens_details": asked
+        | ({"cache_write_tokens": usage.cache_write_tokens} if usage.cache_write_tokens else {}),
+        "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+    }
 
 
 def error_object(error: ProviderError) -> bytes:
@@ -110,7 +113,7 @@ def error_in(value: dict[str, Any]) -> ProviderError | None:
         return bare_error(value) if value.get("object") == "error" else None
     if isinstance(error, dict):
         return bare_error(error) or _provider_error(error, json.dumps(error))
-    return ProviderError(_cut(error if isinstance(error, str) else json.dumps(error)))
+    return ProviderError(cut(error if isinstance(error, str) else json.dumps(error)))
 
 
 def bare_error(members: dict[str, Any]) -> ProviderError | None:
@@ -125,7 +128,7 @@ def bare_error(members: dict[str, Any]) -> ProviderError | None:
 def _provider_error(members: dict[str, Any], message: str) -> ProviderError:
     kind, code, param = members.get("type"), members.get("code"), members.get("param")
     return ProviderError(
-        message=_cut(message),
+        message=cut(message),
         kind=kind if isinstance(kind, str) else None,
         code=str(code) if isinstance(code, (str, int)) else None,
         param=param if isinstance(param, str) else None,
@@ -137,13 +140,3 @@ def _status_of(value: object) -> int:
     if isinstance(value, str):
         value = int(value) if re.fullmatch("[45][0-9][0-9]", value) else _STATUS_OF.get(value, 0)
     return value if type(value) is int and 400 <= value <= 599 else 0
-
-
-def _cut(message: str) -> str:
-    return message if len(message) <= MAX_MESSAGE_CHARS else message[:MAX_MESSAGE_CHARS] + "…"
-
-
-def printable(body: bytes) -> str:
-    """Give the beginning of a text without what a terminal would obey."""
-    words = " ".join(body[: 8 * MAX_TEXT_CHARS].decode("utf-8", "replace").split())
-    return "".join(char for char in words if char.isprintable())[:MAX_TEXT_CHARS]
