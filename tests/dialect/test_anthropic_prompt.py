@@ -447,7 +447,7 @@ LACKS = (
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(conversations(LACKS, origin=NAME, system="leading"))
 def test_a_conversation_that_is_written_reads_as_it_was(said: Conversation) -> None:
     again = DIALECT.read_conversation(DIALECT.write_conversation(said, OLD).body)

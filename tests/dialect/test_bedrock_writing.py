@@ -441,7 +441,7 @@ FIELDS: dict[str, tuple[Any, str, str]] = {
     "effort": ("low", "written", "written"),
     "thinking_tokens": (2000, "written", "written"),
     "shows_thoughts": (True, "written", "dropped"),
-    "verbosity": ("low", "refused", "refused"),
+    "verbosity": ("low", "dropped", "dropped"),
     "user": ("alice", "dropped", "dropped"),
 }
 ALWAYS: dict[str, dict[str, Any]] = {"tool_choice": {"tools": (TIDE,)}, "tool": {"tools": (TIDE,), "tool_choice": "tool"}, "parallel_tools": {"tools": (TIDE,)}}  # fmt: skip

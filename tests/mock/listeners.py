@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-import botocore.session  # type: ignore[import-untyped]
-from botocore.eventstream import EventStreamBuffer  # type: ignore[import-untyped]
-from botocore.parsers import EventStreamJSONParser  # type: ignore[import-untyped]
+import botocore.session
+from botocore.eventstream import EventStreamBuffer
+from botocore.parsers import EventStreamJSONParser
 from msgspec import Struct, field
 from openai.types import CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk

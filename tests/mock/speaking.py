@@ -4,9 +4,9 @@ import json
 from typing import Any
 from urllib.parse import quote
 
-from botocore.auth import SigV4Auth  # type: ignore[import-untyped]
-from botocore.awsrequest import AWSRequest  # type: ignore[import-untyped]
-from botocore.credentials import Credentials  # type: ignore[import-untyped]
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 from mock_client import PATIENCE_S, Mock, Reply, request, with_mock
 
 from tidegate.mock.sigv4 import ACCESS_KEY, SECRET_KEY

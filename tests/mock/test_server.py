@@ -235,7 +235,10 @@ def test_a_request_that_cannot_be_obeyed_is_a_400_that_names_the_member(content:
 
 
 def test_image_parts_and_empty_contents_are_understood() -> None:
-    parts = [{"type": "text", "text": "12345678"}, {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}]
+    parts = [
+        {"type": "text", "text": "12345678"},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}},
+    ]
     messages = [{"role": "user", "content": parts}, {"role": "assistant", "content": None}]
     assert ask("tokens=1", stream=False, messages=messages).json()["usage"]["prompt_tokens"] == 2
 

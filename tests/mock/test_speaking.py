@@ -307,6 +307,11 @@ def test_counting_tokens_gives_what_the_answer_would_say_of_its_prompt() -> None
     [
         ("/v1/models", "", lambda said: (said["object"], said["data"][0]["id"])),
         ("/v1/models", "anthropic-version: 2023-06-01\r\n", lambda said: (said["first_id"], said["data"][0]["id"])),
+        (
+            "/v1/models",
+            "x-goog-api-key: x\r\n",
+            lambda said: ("mock", said["models"][0]["name"].removeprefix("models/")),
+        ),
         ("/v1beta/models", "", lambda said: ("mock", said["models"][0]["name"].removeprefix("models/"))),
         ("/api/tags", "", lambda said: ("mock", said["models"][0]["model"])),
     ],

@@ -104,7 +104,7 @@ def mock(
     seed: Annotated[int, typer.Option(help="The same seed says the same words.")] = 0,
     knobs: Annotated[bool, typer.Option("--knobs", help="List what a request can ask for, and exit.")] = False,  # noqa: FBT002
 ) -> None:
-    """Serve the mock provider: an OpenAI-compatible peer that does what the model name asks for.
+    """Serve the mock provider: a peer that speaks every provider's dialect and does what the model name asks for.
 
     Example:  tidegate mock --port 8090   then ask for the model 'mock?ttft=200ms&itl=20ms&tokens=200'
     """

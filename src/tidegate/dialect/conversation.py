@@ -178,11 +178,20 @@ _UNSAID: Final[Mapping[str, object]] = dict(
 )
 
 
+_USUAL: Final[Mapping[str, object]] = {
+    "frequency_penalty": 0.0,
+    "presence_penalty": 0.0,
+    "logit_bias": {},
+    "parallel_tools": True,
+}
+"""What some clients say of which everybody takes the same for granted."""
+
+
 def lost(conversation: Conversation, lacks: Mapping[str, Loss], dialect: str) -> tuple[str, ...]:
     """Give the client's members that are dropped. Errors: Untranslatable for one that must not be."""
     dropped = list(conversation.dropped)
     for name, loss in lacks.items():
-        if getattr(conversation, name) == _UNSAID[name]:
+        if getattr(conversation, name) in (_UNSAID[name], _USUAL.get(name, _UNSAID[name])):
             continue
         member = conversation.member(name)
         if not loss.harmless:

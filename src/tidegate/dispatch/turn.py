@@ -190,7 +190,8 @@ class _Turn:
         admitted = self._admitted
         if not self._sent:
             self._credit(stream.attempt.target)
-        admitted.ask.body = b""
+        if not (stream.translates and stream.events):
+            admitted.ask.body = b""  # whoever translates a stream looks at it once more
         admitted.arrival.outcome.served = stream.attempt.record
         headers = (*stream.head.headers, *admitted.headers, *self._used(stream.attempt.target))
         stream.head = ReplyHead(stream.head.status, headers)

@@ -1,4 +1,4 @@
 """The mock provider: a product feature and our test partner.
 
-It speaks OpenAI chat completions over real sockets, and misbehaves in every way a request asks for.
+It speaks every provider's dialect over real sockets, and misbehaves in every way a request asks for.
 """

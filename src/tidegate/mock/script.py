@@ -178,22 +178,22 @@ KNOBS: Final[dict[str, Knob]] = {
     "tokens": Knob(
         _number("tokens", 0, 20_000),
         "0 … 20000",
-        "words per choice (34); a stream has role_only + reasoning + tokens + 1 finish [+ 1 usage] + [DONE] events",
+        "words per choice (34); a chat stream has role_only + reasoning + tokens + 1 finish [+ 1 usage] + [DONE] events",
     ),
     "events": Knob(
         _number("events", 1, 20_000),
         "1 … 20000",
-        "instead of tokens: exactly so many `data:` events in all, usage (when asked for) and [DONE] included",
+        "instead of tokens: exactly so many events (or elements, lines, messages) in all, those without tokens included",
     ),
     "reasoning": Knob(
         _number("reasoning", 0, 20_000),
         "0 … 20000",
-        "reasoning_content deltas before the content; they count as tokens",
+        "thoughts before the answer, a word each, signed where the dialect signs them; they count as tokens",
     ),
     "role_only": Knob(
         _number("role_only", 0, 10_000),
         "0 … 10000",
-        "frames without content, sent with the head (1); with 0 the first token carries the role",
+        "frames without content, sent with the head (1): the role, or what begins an answer; with 0 it comes with the first token",
     ),
     "bigframe": Knob(
         _size("bigframe_bytes", 1, 8 * 1024**2),
@@ -212,12 +212,16 @@ KNOBS: Final[dict[str, Knob]] = {
         _word("finish", "stop", "length", "content_filter"), "stop, length or content_filter", "the finish reason"
     ),
     "usage": Knob(_flag("usage"), _YES_NO, "no: never say usage, even when asked"),
-    "nodone": Knob(_flag("nodone"), _YES_NO, "finish reason, then a clean end of the body without [DONE]"),
+    "nodone": Knob(
+        _flag("nodone"),
+        _YES_NO,
+        "all tokens, then a clean end of the body without the last event: [DONE], message_stop, response.completed, …",
+    ),
     "fail": Knob(
         _word("fail", "reset", "eof", "truncate", "error", "garbage", "stall"),
         "reset, eof, truncate, error, garbage or stall",
-        "reset: RST; eof: clean end of the body, no finish, no [DONE]; truncate: connection closed inside the body; "
-        "error: error frame, then a clean end; garbage: a malformed chunk size; stall: silence on an open connection",
+        "reset: RST; eof: clean end of the body, no finish, no last event; truncate: connection closed inside the body; "
+        "error: the dialect's error frame, then a clean end; garbage: a malformed chunk size; stall: silence on an open connection",
     ),
     "fail_at": Knob(
         _number("fail_at", 0, 40_000),
@@ -228,14 +232,16 @@ KNOBS: Final[dict[str, Knob]] = {
     "retry_after": Knob(_retry_after, "0 … 86400 (seconds)", "Retry-After of that answer"),
     "reject": Knob(_flag("reject"), _YES_NO, "RST before any byte of a response"),
     "stall": Knob(_word("stall", "head"), "head", "never send a response head"),
-    "json_error": Knob(_flag("json_error"), _YES_NO, "answer 200 application/json with an error object"),
+    "json_error": Knob(_flag("json_error"), _YES_NO, "answer 200 and JSON with an error object"),
     "cut": Knob(_size("cut_bytes", 1, 1024**2), "1 … 1MiB", "write the response in fragments of so many bytes"),
     "drip": Knob(_flag("drip"), _YES_NO, "write one byte a millisecond"),
     "crlf": Knob(_flag("crlf"), _YES_NO, "end lines with CR LF"),
-    "nospace": Knob(_flag("nospace"), _YES_NO, "no space after `data:`"),
+    "nospace": Knob(_flag("nospace"), _YES_NO, "no space after `data:` and `event:`"),
     "close": Knob(_flag("close"), _YES_NO, "neither chunks nor a length: the body ends when the connection does"),
     "comments": Knob(
-        _duration("comments_s", 600.0), "a duration up to 10m", "while silent, a `: ping` comment frame every so often"
+        _duration("comments_s", 600.0),
+        "a duration up to 10m",
+        "while silent, a `: ping` comment (in JSON an empty line) every so often",
     ),
 }
 

@@ -393,7 +393,7 @@ class MockProvider:
             return self.stage.refusal(404, _NOWHERE, request.framing)
         if path == STATS_PATH:
             return self.stage.plain(200, self.stats.as_json(), request.framing)
-        body, family = lists.listed(path, for_anthropic=bool(_header(request.headers, b"anthropic-version")))
+        body, family = lists.listed(path, request.headers)
         return self.stage.plain(200, body, request.framing, family)
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:

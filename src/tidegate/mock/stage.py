@@ -34,7 +34,7 @@ from tidegate.mock.sigv4 import verify
 from tidegate.mock.speech import errors
 from tidegate.mock.speech.errors import Trouble
 from tidegate.mock.speech.speaker import Speaker
-from tidegate.mock.speech.words import Saying, called
+from tidegate.mock.speech.words import Saying, Vectors, called
 
 SCRIPTS_KEPT: Final = 512
 RENDERED_BYTES_KEPT: Final = 32 * 1024 * 1024
@@ -173,9 +173,7 @@ class Stage:
             variety=ask.variety,
             dialect=ask.dialect,
             encrypted=ask.encrypted,
-            inputs=ask.inputs,
-            dimensions=ask.dimensions,
-            base64=ask.base64,
+            vectors=Vectors(ask.inputs, ask.dimensions, ask.base64) if ask.inputs else None,
             ident=ident,
         )
 

@@ -132,6 +132,7 @@ class TranslatingRelay(Relay):
         super().__init__(client, stream, outcome, rules)
         ask = stream.attempt.admitted.ask
         encoder = rules.dialect.encoder(ask, origin)
+        ask.body = b""  # nobody looks at it again
         # Kinds of errors are words of a dialect's own.
         self._related = provider.name == rules.dialect.name
         self._translator = Translator(self._framer, provider.decoder(ask), encoder, self._meter)
@@ -158,7 +159,12 @@ class TranslatingRelay(Relay):
             self.end(Ending(UPSTREAM_TRUNCATED))
 
     def _error_frame(self, error: ProviderError) -> bytes:
-        return self._translator.fail(error if self._related else structs.replace(error, kind=None))
+        if self._related:
+            return self._translator.fail(error)
+        said = self._meter.error
+        # Some clients decide by it what to do next.
+        code = self._stream.redact(said.code) if said is not None and said.code else error.code
+        return self._translator.fail(structs.replace(error, kind=None, code=code))
 
     def _sum_up(self) -> None:
         super()._sum_up()

@@ -43,7 +43,7 @@ LACKS: Final[Mapping[str, Loss]] = {
     "logit_bias": REFUSED,
 }
 ANSWER_TOKENS: Final = 8192
-"""The bound of an answer, thoughts apart, for which the client set none: the least of all models that are still served."""
+"""The bound of an answer, thoughts apart, for which the client set none. Models before Claude 3.5 allow less, and say so."""
 MIN_THINKING_TOKENS: Final = 1024
 MIN_TOP_P: Final = 0.95
 """While it thinks. Source: Anthropic, "Extended thinking", for this and the one above."""

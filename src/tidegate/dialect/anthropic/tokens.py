@@ -9,9 +9,9 @@ from tidegate.exchange import Ask
 BYTES_PER_TOKEN: Final = 4
 """Of English; other languages have fewer, as UTF-8 writes them in more."""
 IMAGE_TOKENS: Final = 1568
-"""What the largest image counts that is not made smaller. Source: Anthropic, "Vision"."""
+"""An image as large as most models take it; smaller ones count less, and the newest models take larger ones. Source: Anthropic, "Vision"."""
 PAGE_TOKENS: Final = 2250
-"""Of a document, of which nobody knows here how many pages it has. Source: Anthropic, "PDF support", a page of text."""
+"""A document as if of one page, as nobody knows here how many it has: the middle of 1500 to 3000. Source: Anthropic, "PDF support"."""
 MAX_DEPTH: Final = 64
 """Of what is nested deeper, nothing is counted."""
 

@@ -1,10 +1,12 @@
 """Lists of models: the mock has one, and names it to everybody in their own words."""
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
 
 from tidegate.mock import head
+from tidegate.mock.ask import Headers
 
 _CREATED: Final = 1_750_000_000
 _WHEN: Final = "2025-06-15T15:06:40Z"
@@ -38,13 +40,25 @@ def _ollama() -> dict[str, Any]:
     return {"models": [model]}
 
 
-_LISTS: Final = {"/v1/models": _openai, "/models": _openai, "/v1beta/models": _google, "/api/tags": _ollama}
-PATHS: Final = frozenset(_LISTS)
+_LISTS: Final[dict[head.Family, Callable[[], dict[str, Any]]]] = {
+    "openai": _openai,
+    "anthropic": _anthropic,
+    "google": _google,
+    "ollama": _ollama,
+}
+_OWNERS: Final[dict[str, head.Family]] = {
+    "/v1/models": "openai",
+    "/models": "openai",
+    "/v1beta/models": "google",
+    "/api/tags": "ollama",
+}
+_SIGNS: Final[dict[bytes, head.Family]] = {b"anthropic-version": "anthropic", b"x-goog-api-key": "google"}
+PATHS: Final = frozenset(_OWNERS)
 
 
-def listed(path: str, *, for_anthropic: bool) -> tuple[bytes, head.Family]:
-    """Give the list at one of the PATHS, and whose it is. Shape: `for_anthropic` asks for Anthropic's shape where there are two."""
-    if for_anthropic and path == "/v1/models":
-        return msgspec.json.encode(_anthropic()), "anthropic"
-    family: head.Family = "google" if path == "/v1beta/models" else "ollama" if path == "/api/tags" else "openai"
-    return msgspec.json.encode(_LISTS[path]()), family
+def listed(path: str, headers: Headers) -> tuple[bytes, head.Family]:
+    """Give the list at one of the PATHS, and whose it is: where several are, the headers tell who asks."""
+    family = _OWNERS[path]
+    if path == "/v1/models":
+        family = next((_SIGNS[name.lower()] for name, _ in headers if name.lower() in _SIGNS), family)
+    return msgspec.json.encode(_LISTS[family]()), family

@@ -11,7 +11,7 @@ from tidegate.mock import head
 from tidegate.mock.speech import chat, errors, messages
 from tidegate.mock.speech.frames import Events
 from tidegate.mock.speech.speaker import Speaker, Take, stamped_by_id
-from tidegate.mock.speech.words import Saying, Words
+from tidegate.mock.speech.words import Saying, Vectors, Words
 
 USUAL_DIMENSIONS: Final = 1536
 
@@ -31,11 +31,12 @@ def _vector(seed: str, dimensions: int) -> bytes:
 
 def _embeddings(saying: Saying, words: list[Words]) -> bytes:
     del words
-    dimensions = saying.dimensions or USUAL_DIMENSIONS
+    asked = saying.vectors or Vectors(0, 0, base64=False)
+    dimensions = asked.dimensions or USUAL_DIMENSIONS
     data: list[dict[str, Any]] = []
-    for index in range(saying.inputs):
+    for index in range(asked.inputs):
         vector = _vector(f"{saying.seed}/{saying.variety}/{index}", dimensions)
-        said: Any = base64.b64encode(vector).decode() if saying.base64 else struct.unpack(f"<{dimensions}f", vector)
+        said: Any = base64.b64encode(vector).decode() if asked.base64 else struct.unpack(f"<{dimensions}f", vector)
         data.append({"object": "embedding", "index": index, "embedding": said})
     answer: dict[str, Any] = {"object": "list", "data": data, "model": saying.model}
     if saying.usage:

@@ -11,11 +11,19 @@ from tidegate.mock.script import Script
 _ANY_TOOL: Final = ("look_up",)
 
 
+class Vectors(Struct, frozen=True):
+    """What decides embeddings. Shape: as an Ask has it."""
+
+    inputs: int
+    dimensions: int
+    base64: bool
+
+
 class Saying(Struct, frozen=True):
     """Everything that decides what is said.
 
     Shape: `chunked` is the framing; `prompt_tokens` is 0 where nobody sees it; `tools` has a name for each call, `ident` is
-    empty where the answer's id is filled in later. Holds: `encrypted`, `inputs`, `dimensions` and `base64` as the Ask has them.
+    empty where the answer's id is filled in later, `vectors` are of embeddings. Holds: `encrypted`: thoughts are to be sealed.
     """
 
     seed: int
@@ -31,9 +39,7 @@ class Saying(Struct, frozen=True):
     variety: int
     dialect: Dialect = "chat"
     encrypted: bool = False
-    inputs: int = 0
-    dimensions: int = 0
-    base64: bool = False
+    vectors: Vectors | None = None
     ident: bytes = b""
 
 
