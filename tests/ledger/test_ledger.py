@@ -77,7 +77,7 @@ def streamed() -> Arrival:
     flowing.first_write_at, flowing.last_token_at = 100.2505, 102.25
     flowing.gap_max_s, flowing.gap_sum_s, flowing.blocked_s = 0.06, 2.0, 0.5
     flowing.gaps[5] = 40
-    outcome.usage = Usage(input_tokens=12, output_tokens=41, cached_tokens=8, reasoning_tokens=5)
+    outcome.usage = Usage(input_tokens=12, output_tokens=41, cached_tokens=8, reasoning_tokens=5, cache_write_tokens=3)
     return arrival
 
 
@@ -130,7 +130,7 @@ def test_an_entry_tells_who_what_where_how_and_when() -> None:
         "code": "completed",
         "finish_reason": "stop",
         "path": "spliced",
-        "usage": Usage(input_tokens=12, output_tokens=41, cached_tokens=8, reasoning_tokens=5),
+        "usage": Usage(input_tokens=12, output_tokens=41, cached_tokens=8, reasoning_tokens=5, cache_write_tokens=3),
         "attempts": 1,
         "tries": (),
         "started_at": 1_700_000_000.0,
@@ -267,7 +267,7 @@ def test_an_entry_becomes_one_line_with_what_operators_ask_for() -> None:
             "event": "exchange", "log_level": "info", "request": "r-1", "connection": 7, "key": "alice", "route": "chat",
             "model": "small", "provider": "main", "stream": True, "status": 200, "code": "completed",
             "finish_reason": "stop", "path": "spliced", "attempts": 1, "tries": "", "first_token_s": 0.25, "gap_mean_s": 0.05,
-            "gap_max_s": 0.06, "input_tokens": 12, "output_tokens": 41, "cached_tokens": 8, "reasoning_tokens": 5,
+            "gap_max_s": 0.06, "input_tokens": 12, "output_tokens": 41, "cached_tokens": 8, "reasoning_tokens": 5, "cache_write_tokens": 3,
             "estimated": False, "bytes": 4096, "duration_s": 2.5,
         }
     ]  # fmt: skip
@@ -331,6 +331,7 @@ def test_an_entry_becomes_numbers() -> None:
     assert seen["tidegate_client_blocked_seconds_total"] == pytest.approx(0.5)
     assert seen["tidegate_stream_bytes_total"] == 4096
     assert seen['tidegate_tokens_total{kind="cached",model="small",provider="main"}'] == 8
+    assert seen['tidegate_tokens_total{kind="cache_write",model="small",provider="main"}'] == 3
     assert seen['tidegate_path_total{path="spliced"}'] == 1
 
 

@@ -227,6 +227,7 @@ class LogStore:
             output_tokens=usage.output_tokens,
             cached_tokens=usage.cached_tokens,
             reasoning_tokens=usage.reasoning_tokens,
+            cache_write_tokens=usage.cache_write_tokens,
             estimated=usage.estimated,
             bytes=entry.bytes_out,
             duration_s=_micro(entry.duration_s),
@@ -277,6 +278,7 @@ class MetricsStore:
                 output_tokens=usage.output_tokens,
                 cached_tokens=usage.cached_tokens,
                 reasoning_tokens=usage.reasoning_tokens,
+                cache_write_tokens=usage.cache_write_tokens,
                 gaps=entry.gaps,
                 gap_sum_s=entry.gap_sum_s,
             )

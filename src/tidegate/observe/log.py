@@ -22,7 +22,7 @@ import structlog
 FIELDS: Final = frozenset({
     # one exchange
     "attempts", "bytes", "code", "connection", "duration_s", "estimated", "finish_reason", "first_token_s", "gap_max_s",
-    "gap_mean_s", "cached_tokens", "input_tokens", "key", "model", "output_tokens", "path", "provider",
+    "gap_mean_s", "cache_write_tokens", "cached_tokens", "input_tokens", "key", "model", "output_tokens", "path", "provider",
     "reasoning_tokens", "request", "route", "status", "stream", "tries",
     # the gateway itself
     "about", "at", "count", "dropped", "error", "exchanges", "held_bytes", "hint", "host", "max_buffered_bytes", "ops_port", "port",

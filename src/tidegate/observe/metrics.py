@@ -29,8 +29,8 @@ RATE_BOUNDS: Final = (5.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 80.0, 100.0, 150.
 BURST_S: Final = 0.001
 """A generation shorter than this came out of a buffer: its tokens per second would be nobody's speed."""
 OPENMETRICS: Final = "application/openmetrics-text"
-TOKEN_KINDS: Final = ("input", "output", "cached", "reasoning")
-"""Values of the label `kind`; cached tokens are part of the input, reasoning tokens of the output."""
+TOKEN_KINDS: Final = ("input", "output", "cached", "reasoning", "cache_write")
+"""Values of the label `kind`; cached tokens and those written to a cache are part of the input, reasoning tokens of the output."""
 
 
 Series = Iterable[tuple[tuple[str, ...], float]]
@@ -63,6 +63,7 @@ class ExchangeSample(Struct, frozen=True, kw_only=True, gc=False):
     output_tokens: int = 0
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+    cache_write_tokens: int = 0
     gaps: Sequence[int] = ()
     gap_sum_s: float = 0.0
 
@@ -215,6 +216,7 @@ class Metrics:
         tokens[1] += sample.output_tokens
         tokens[2] += sample.cached_tokens
         tokens[3] += sample.reasoning_tokens
+        tokens[4] += sample.cache_write_tokens
 
     def _count_stream(self, sample: ExchangeSample) -> None:
         self._stream_bytes += sample.bytes_out
