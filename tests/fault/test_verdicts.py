@@ -232,6 +232,7 @@ SCENARIOS: dict[str, Scenario] = {
     "first_token_timeout": Scenario(stalling(chunked(ROLE)), **timeouts(first_token=0.1)),
     "provider_auth": Scenario(answering(answer(401, {"error": {"message": "no"}}))),
     "upstream_rate_limited": Scenario(answering(answer(429, {"error": {"message": "no"}}))),
+    "untranslatable": Scenario(client=asking(chat(logprobs=True)), provider={"kind": "anthropic"}),
     "upstream_rejected": Scenario(answering(answer(400, {"error": {"message": "no"}}))),
     "upstream_failed": Scenario(answering(answer(502, {"error": {"message": "no"}}))),
     "error_frame": Scenario(answering(streamed(ROLE, ERROR))),

@@ -206,6 +206,17 @@ def test_a_query_may_come_by_model_user_or_header(way: str) -> None:
     assert len(with_mock(scenario).text().split()) == 2
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_a_header_may_say_plus_or_minus_in_either_encoding(encoding: str) -> None:
+    async def scenario(mock: Mock) -> Reply:
+        content = body()
+        head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: m\r\ncontent-length: {len(content)}\r\n"
+        knobs = "x-mock: tokens=2&itl=1ms±1ms\r\n\r\n".encode(encoding)
+        return await (await mock.connect()).exchange(head.encode() + knobs + content)
+
+    assert len(with_mock(scenario).text().split()) == 2
+
+
 @pytest.mark.parametrize(
     ("content", "param"),
     [

@@ -204,7 +204,9 @@ def test_events_counts_the_frames_of_calls_too(dialect: str) -> None:
     assert _frames(dialect, speak(dialect, "events=70&tools=2").body) == 70
 
 
-@pytest.mark.parametrize(("dialect", "query"), [("gemini", "events=70&tools"), ("messages", "events=3")])
+@pytest.mark.parametrize(
+    ("dialect", "query"), [("gemini", "events=70&tools"), ("messages", "events=3"), ("embeddings", "events=9")]
+)
 def test_a_number_of_events_that_cannot_be_is_refused(dialect: str, query: str) -> None:
     reply = speak(dialect, query)
     assert reply.status == 400
@@ -297,6 +299,11 @@ def test_embeddings_have_the_usual_length_when_none_is_asked() -> None:
 
 def test_counting_tokens_gives_what_the_answer_would_say_of_its_prompt() -> None:
     assert speak("count_tokens", stream=False).json() == {"input_tokens": 4}
+
+
+def test_an_answer_in_json_may_be_empty() -> None:
+    said = heard("chat", "tokens=0", response_format={"type": "json_object"})
+    assert (said.text, said.complete) == ("", True)
 
 
 # Lists

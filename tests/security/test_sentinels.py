@@ -172,7 +172,7 @@ REQUESTS: dict[str, tuple[bytes, int]] = {
     "messages that are none": (request_bytes({"model": "mock", "messages": PROMPT}, headers=HEADERS), 400),
     "a wrong media type": (request_bytes(prompt(), headers={**HEADERS, "content-type": PROMPT}), 415),
     "another method": (request_bytes(prompt(), method="PUT", headers=HEADERS), 405),
-    "another path": (request_bytes(prompt(), path="/v1/embeddings", headers=HEADERS), 404),
+    "another path": (request_bytes(prompt(), path="/v1/audio/speech", headers=HEADERS), 404),
     "a list of models": (request_bytes(b"", method="GET", path="/v1/models", headers=HEADERS), 200),
     "a list for a stranger": (
         request_bytes(b"", method="GET", path="/v1/models", headers={"x-api-key": STRANGER_KEY}),
@@ -220,7 +220,7 @@ def test_a_bug_is_logged_by_its_place_and_never_by_what_it_says(tmp_path: Path) 
 
     async def work() -> None:
         async with gateway(auth=AUTH, provider={"api_key": PROVIDER_KEY}) as running:
-            running.tidegate.rules.framer = broken
+            running.tidegate.rules.clock = broken
             reply = await ask(running.port, prompt(model="mock?tokens=20"), headers=HEADERS)
             assert (reply.status, reply.json()["error"]["code"]) == (500, "bug")
             shown.extend((without_content(reply), await operator_sees(running)))

@@ -313,7 +313,7 @@ def _fault(error: Exception) -> Fault:
     if isinstance(error, Fault):
         return error
     if isinstance(error, HTTPException) and error.status_code == 404:
-        return Refused(NOT_FOUND, "no such route; POST /v1/chat/completions and GET /v1/models are")
+        return Refused(NOT_FOUND, "no such route; POST /v1/chat/completions, /v1/responses, /v1/messages, /v1/embeddings and GET /v1/models are")
     if isinstance(error, HTTPException) and error.status_code == 405:
         allow = (error.headers or {}).get("Allow", "")
         return Refused(METHOD, headers=((b"allow", allow.encode()),) if allow else ())
