@@ -40,10 +40,11 @@ class Threaded:
 def threaded(
     base_url: str = "",
     new_loop: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop,
+    held: Threaded | None = None,
     **sections: Any,
 ) -> Iterator[Threaded]:
     """Serve a gateway from a thread, in front of a mock or of `base_url`. Holds: the thread, until the exit."""
-    held = Threaded()
+    held = held or Threaded()
 
     def work() -> None:
         with asyncio.Runner(loop_factory=new_loop) as runner:

@@ -6,10 +6,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from botocore.eventstream import EventStream  # type: ignore[import-untyped]
-from botocore.parsers import EventStreamJSONParser  # type: ignore[import-untyped]
-from botocore.session import Session  # type: ignore[import-untyped]
-from botocore.validate import ParamValidator  # type: ignore[import-untyped]
+from botocore.eventstream import EventStream
+from botocore.parsers import EventStreamJSONParser
+from botocore.session import Session
+from botocore.validate import ParamValidator
 
 from tidegate.wire.eventstream import Message, encode
 

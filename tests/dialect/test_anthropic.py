@@ -8,6 +8,15 @@ from tidegate.dialect import Dialect, Notice, ProviderError, Sight
 from tidegate.dialect.anthropic import Anthropic, AnthropicOnBedrock
 from tidegate.dialect.anthropic.answer import INVALID
 from tidegate.dialect.anthropic.tokens import IMAGE_TOKENS, MAX_DEPTH, PAGE_TOKENS, CountTokens
+from tidegate.dialect.conversation import (
+    Conversation,
+    DocumentPart,
+    ImagePart,
+    ResultPart,
+    TextPart,
+    Turn,
+    Untranslatable,
+)
 from tidegate.dialect.events import (
     Done,
     Event,
@@ -125,6 +134,16 @@ def test_bedrock_has_model_and_stream_in_the_address() -> None:
     assert own["anthropic_version"] == "other"
 
 
+@pytest.mark.parametrize("part", [ImagePart(url="https://a/b.png"), DocumentPart(url="https://a/b.pdf")])
+def test_bedrock_fetches_nothing(part: ImagePart | DocumentPart) -> None:
+    result = Turn("user", (ResultPart("c1", (TextPart("see"), part)),))
+    for turn in (Turn("user", (part,)), result):
+        conversation = Conversation(turns=(turn,), members={"turns": "input"})
+        with pytest.raises(Untranslatable, match="`input` has a file by its URL") as caught:
+            BEDROCK.write_conversation(conversation, "claude-3")
+        assert caught.value.param == "input"
+
+
 # --- errors ----------------------------------------------------------------------------------------------------------
 
 
@@ -222,12 +241,29 @@ def test_an_error_instead_of_an_answer_fails() -> None:
     events = DIALECT.read_answer((GOLDEN / "error.json").read_bytes())
     assert [type(event) for event in events] == [Failed]
     assert DIALECT.read_response(b'{"error": {"message": "no"}}').error == ProviderError("no")
+    assert DIALECT.read_response(b'{"message": "no"}').error == ProviderError("no")  # as Amazon says it
+
+
+def test_tokens_are_counted_in_a_dialect_of_its_own_and_cost_nothing() -> None:
+    asked = TOKENS.read_request(b'{"model":"m","messages":[{"role":"user","content":"Hi"}]}')
+    assert asked.dialect == TOKENS.name != DIALECT.name
+    assert TOKENS.read_response(b'{"input_tokens":2095}') == Notice(usage=Usage())
 
 
 def test_an_answer_without_content_is_complete() -> None:
     assert DIALECT.read_answer(b'{"content": 7}') == [Started(), Finished(0, "stop"), Done()]
+
+
+@pytest.mark.parametrize("body", [b"[]", b"{}", b'{"id": "m1", "stop_reason": "end_turn"}'])
+def test_what_is_no_answer_is_not_complete(body: bytes) -> None:
     with pytest.raises(FrameError):
-        DIALECT.read_answer(b"[]")
+        DIALECT.read_answer(body)
+
+
+def test_a_message_alone_is_amazon_s_error() -> None:
+    body = b'{"message": "The model broke."}'
+    assert BEDROCK.read_answer(body) == (Failed(ProviderError("The model broke.")),)
+    assert BEDROCK.read_response(body).error == ProviderError("The model broke.")
 
 
 def test_pieces_are_joined_and_what_others_signed_is_marked() -> None:

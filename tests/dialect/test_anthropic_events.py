@@ -548,3 +548,8 @@ def calls_of(events: list[Event]) -> dict[str, tuple[str, str]]:
             name, arguments = found[ids[event.call]]
             found[ids[event.call]] = (name, arguments + event.fragment)
     return found
+
+
+def test_a_message_starts_once_whatever_the_server_says() -> None:
+    assert read(START, START, delta(0, type="text_delta", text="a"), START) == [STARTED, Text(0, "a")]
+    assert read(delta(0, type="text_delta", text="a"), START) == [Started(), Text(0, "a")]

@@ -364,7 +364,7 @@ def test_what_goes_with_thoughts_is_written() -> None:
 
 def test_what_is_harmless_is_dropped_and_told() -> None:
     seen = Turn("user", (ImagePart(url="https://x.example", detail="low"),))
-    assert dropped(OLD, seen, seed=1, verbosity="low", frequency_penalty=0.0) == ("seed", "verbosity", "detail")
+    assert dropped(OLD, seen, seed=1, verbosity="low", frequency_penalty=0.0) == ("seed", "verbosity", "ImagePart.detail")
 
 
 def test_a_schema_is_written() -> None:
@@ -436,6 +436,12 @@ def test_bedrock_is_told_the_version_and_not_the_model() -> None:
     assert list(json.loads(written.body)) == ["anthropic_version", "max_tokens", "messages"]
     assert json.loads(written.body)["anthropic_version"] == "bedrock-2023-05-31"
     assert written.dropped == ("seed",)
+
+
+def test_half_a_surrogate_pair_in_the_arguments_of_a_call_is_written_as_it_was_read() -> None:
+    said = (ASKED, Turn("assistant", (CallPart("t", "tide", '{"a":"\\ud83c"}'),)), Turn("user", (ResultPart("t"),)))
+    for dialect in (DIALECT, AnthropicOnBedrock()):
+        assert b'{"a":"\\ud83c"}' in dialect.write_conversation(Conversation(turns=said), OLD).body
 
 
 # --- both ways -------------------------------------------------------------------------------------------------------

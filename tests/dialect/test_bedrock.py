@@ -90,6 +90,11 @@ def test_a_body_without_a_message_is_refused(answer: bytes) -> None:
         DIALECT.read_answer(answer)
 
 
+def test_a_message_alone_is_an_error() -> None:
+    assert DIALECT.read_response(b'{"message":"The model broke."}').error == ProviderError("The model broke.")
+    assert DIALECT.read_response(b'{"output":{},"message":"m"}').error is None
+
+
 def test_a_body_that_is_no_object_is_refused() -> None:
     for answer in (b"", b"[]", b"{", b"\xff"):
         with pytest.raises(FrameError, match="JSON"):

@@ -134,6 +134,28 @@ def test_what_is_fed_is_cut_and_given_as_by_any_framer(said: list[bytes], cuts: 
     check_cuts(InvokeFramer, b"".join(chunk(data).raw for data in said), cuts, said)
 
 
+@settings(deadline=None, max_examples=60)
+@given(
+    st.binary(max_size=200)
+    | st.lists(st.binary(max_size=30).map(lambda said: chunk(said).raw), max_size=3).map(b"".join),
+    cuttings,
+    st.integers(16, 200),
+)
+def test_no_bytes_do_more_than_be_refused_and_none_above_the_limit_are_kept(
+    data: bytes, cuts: list[int], limit: int
+) -> None:
+    for called in (InvokeFramer.feed, InvokeFramer.take):
+        framer, refused = InvokeFramer(limit), ""
+        try:
+            for piece in cut(data, cuts):
+                called(framer, piece)
+                assert framer.held <= limit
+            framer.finish()
+        except FrameError as error:
+            refused = error.message
+        assert refused or not data or chunk(b"").raw[8:] in data or len(data) > 16
+
+
 @settings(deadline=None, max_examples=40)
 @given(cuttings, st.integers(0, 5))
 def test_a_stream_that_was_looked_at_is_given_whole_to_another_framer(cuts: list[int], seen: int) -> None:

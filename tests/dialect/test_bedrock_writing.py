@@ -177,7 +177,7 @@ def test_ids_that_bedrock_takes_stay_and_no_two_others_become_the_same() -> None
 )
 def test_arguments_that_are_no_object_cannot_be_said(arguments: str) -> None:
     turns = (*ASKED, Turn("assistant", (CallPart("t", "tide", arguments),)))
-    assert refused(conversation(turns)) == ("messages", "the arguments of a call must be a JSON object")
+    assert refused(conversation(turns)) == ("messages", "`messages` has a call whose arguments are not a JSON object")
 
 
 def test_arguments_keep_their_numbers_to_the_last_digit() -> None:
@@ -231,7 +231,7 @@ def test_a_document_has_its_format_and_always_a_name(kind: str, form: str) -> No
 def test_a_file_by_url_or_of_another_type_cannot_be_said(part: Part) -> None:
     param, message = refused(conversation((Turn("user", (part,)),)))
     assert param == "messages"
-    assert message.startswith("Bedrock takes ")
+    assert message.startswith("`messages` has ")
 
 
 def names(*given: str) -> list[str]:

@@ -37,7 +37,7 @@ ASK = Ask(model="m", stream=True, wants_usage=True, body=b"")
 ID = "mAoUaZ3eJ8n4xN8P1bqRsAk"
 START = Started(ID, "gemini-2.5-flash")
 OVERLOADED = ProviderError(
-    "The model is overloaded. Please try again later.", "UNAVAILABLE", "503", None, 503
+    "The model is overloaded. Please try again later.", "UNAVAILABLE", status=503
 )  # fmt: skip
 
 
@@ -169,9 +169,7 @@ STREAMS: dict[str, list[Event]] = {
     ],
     "error.json": [
         Failed(
-            ProviderError(
-                "You exceeded your current quota.\nPlease retry in 7.1s.", "RESOURCE_EXHAUSTED", "429", None, 429
-            )
+            ProviderError("You exceeded your current quota.\nPlease retry in 7.1s.", "RESOURCE_EXHAUSTED", status=429)
         )
     ],
     "overloaded.json": [START, UsageSeen(Usage(4, 1)), Text(0, "The"), Failed(OVERLOADED)],
@@ -371,8 +369,8 @@ def test_feedback_beside_an_answer_blocks_nothing() -> None:
         ({"message": "m", "status": "RESOURCE_EXHAUSTED"}, ProviderError("m", "RESOURCE_EXHAUSTED", status=429)),
         ({"message": "m", "status": "DEADLINE_EXCEEDED"}, ProviderError("m", "DEADLINE_EXCEEDED", status=504)),
         ({"message": "m", "status": "NEW_WORD"}, ProviderError("m", "NEW_WORD")),
-        ({"message": "m", "status": 7, "code": 7}, ProviderError("m", None, "7")),
-        ({"message": "m", "code": 500, "status": "INTERNAL"}, ProviderError("m", "INTERNAL", "500", status=500)),
+        ({"message": "m", "status": 7, "code": 7}, ProviderError("m")),
+        ({"message": "m", "code": 500, "status": "INTERNAL"}, ProviderError("m", "INTERNAL", status=500)),
         ({"code": "x"}, ProviderError('{"code":"x"}')),
         ("m", ProviderError("m")),
         (["m"], ProviderError('["m"]')),
@@ -388,15 +386,15 @@ def test_an_error_is_the_last_word(error: Any, expected: ProviderError) -> None:
 def test_a_key_that_google_does_not_know_is_the_gateways_own_trouble(details: Any) -> None:
     body = {"error": {"code": 400, "message": "m", "status": "INVALID_ARGUMENT", "details": details}}
     status = 401 if "API_KEY_INVALID" in json.dumps(details) else 400
-    expected = ProviderError("m", "INVALID_ARGUMENT", "400", None, status)
+    expected = ProviderError("m", "INVALID_ARGUMENT", status=status)
     assert DIALECT.read_error(400, json.dumps(body).encode()) == expected
 
 
 @pytest.mark.parametrize(
     ("body", "error"),
     [
-        (b'{"error":{"message":"no","code":429,"status":"S"}}', ProviderError("no", "S", "429", None, 418)),
-        (b'[{\n"error":{"message":"no","code":400}}]', ProviderError("no", None, "400", None, 418)),
+        (b'{"error":{"message":"no","code":429,"status":"S"}}', ProviderError("no", "S", status=418)),
+        (b'[{\n"error":{"message":"no","code":400}}]', ProviderError("no", status=418)),
         (b'{"other":1}', ProviderError('{"other":1}', status=418)),
         (b"[]", ProviderError("[]", status=418)),
         (b"[7]", ProviderError("[7]", status=418)),

@@ -417,5 +417,5 @@ def test_what_gemini_is_asked_is_what_the_client_asked(conversation: Conversatio
     turns = (Turn(turn.role, tuple(one for part in turn.parts for one in heard(part))) for turn in conversation.turns)
     expected = structs.replace(conversation, turns=tuple(turn for turn in turns if turn.parts))
     result = DIALECT.write_conversation(conversation, model)
-    assert result.dropped == ()
+    assert set(result.dropped) <= {name for name in DIALECT.lacks if "." in name}
     assert back(result.body) == expected

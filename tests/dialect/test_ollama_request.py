@@ -301,7 +301,7 @@ def shown(tool: Tool) -> Tool:
 @given(conversations(UNSAYABLE, interleaved=True))
 def test_what_ollama_is_asked_is_what_the_client_asked(conversation: Conversation) -> None:
     result = DIALECT.write_conversation(conversation, "m")
-    assert result.dropped == ()
+    assert set(result.dropped) <= {name for name in DIALECT.lacks if "." in name}
     assert back(result.body) == structs.replace(
         conversation,
         turns=tuple(Turn(turn.role, tuple(heard(turn.parts))) for turn in conversation.turns),

@@ -270,6 +270,18 @@ def test_messages_of_one_side_are_one_turn_and_results_come_first() -> None:
     assert conversation.dropped == ("messages.name",)
 
 
+def test_a_message_as_openai_s_own_package_hands_it_back_says_nothing_more() -> None:
+    function = {"name": "tide", "arguments": '{"a":1}', "parsed_arguments": {"a": 1}}
+    said = {
+        "role": "assistant",
+        "content": '{"b":2}',
+        "parsed": {"b": 2},
+        "tool_calls": [{"id": "c1", "type": "function", "index": 0, "function": function}],
+    }
+    assert parts(*HI, said)[1] == (TextPart('{"b":2}'), CallPart("c1", "tide", '{"a":1}', origin=OWN))
+    assert read([*HI, said]).dropped == ()
+
+
 def test_calls_as_they_were_once_said_have_ids() -> None:
     assert parts(
         {"role": "assistant", "function_call": {"name": "tide", "arguments": '{"a":1}'}},
@@ -328,6 +340,15 @@ THEIRS = marked("s", "anthropic", DIALECT.name)
 )  # fmt: skip
 def test_a_thought_comes_back_whole_and_with_its_maker(members: dict[str, Any], expected: list[Part]) -> None:
     assert parts({"role": "assistant", "content": "b", **members}) == [(*expected, TextPart("b"))]
+
+
+def test_a_signature_whose_thought_was_lost_in_pieces_is_left_out() -> None:
+    sealed = {"data": "d", "index": 1}
+    for details in ([{"signature": THEIRS, "index": 0}], [{"text": "high.", "signature": THEIRS, "index": 0}]):
+        (_, said) = parts(
+            *HI, {"role": "assistant", "reasoning_content": "is", "reasoning_details": [*details, sealed]}
+        )
+        assert said == (ThoughtPart("is"), ThoughtPart(sealed="d", origin=DIALECT.name))
 
 
 def test_a_call_s_signature_comes_back_with_its_maker() -> None:
@@ -435,7 +456,7 @@ def test_images_that_a_tool_gave_follow_in_the_user_s_own_message() -> None:
 
 def test_that_a_tool_failed_is_listed_as_lost() -> None:
     failed = Turn("user", (ResultPart("c1", (TextPart("no"),), failed=True),))
-    conversation = Conversation(turns=(failed,), members={"failed": "is_error"})
+    conversation = Conversation(turns=(failed,), members={"ResultPart.failed": "is_error"})
     assert OpenAIChat().write_conversation(conversation, "m").dropped == ("is_error",)
 
 

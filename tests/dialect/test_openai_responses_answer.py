@@ -47,6 +47,7 @@ from tidegate.dialect.events import (
 )
 from tidegate.dialect.openai_responses.answer import MAX_ECHOED_BYTES, MAX_HELD_BYTES
 from tidegate.exchange import Usage
+from tidegate.wire import FrameError
 
 
 def test_the_checker_of_the_order_sees_what_is_out_of_it() -> None:
@@ -415,6 +416,11 @@ def test_whole_answers_come_back_as_they_went(events: list[Event]) -> None:
     back = DIALECT.read_answer(body)
     check_grammar(back)
     assert [Sealed(0, event.data) if isinstance(event, Sealed) else event for event in joined(back)] == known(events)
+
+
+def test_a_whole_body_without_output_is_no_answer() -> None:
+    with pytest.raises(FrameError, match="no output"):
+        DIALECT.read_answer(b'{"message":"it broke"}')
 
 
 def test_a_whole_body_that_failed_is_an_error() -> None:

@@ -182,6 +182,12 @@ def test_a_call_without_arguments_has_those_of_an_empty_object() -> None:
     assert events == [ToolCallStarted(0, 0, "a", "f"), ToolArguments(0, 0, "{}"), ToolCallEnded(0, 0)]
 
 
+def test_a_call_at_whose_place_a_text_was_said_has_its_arguments_all_the_same() -> None:
+    text = frame_of("response.output_text.delta", output_index=0, delta="Hi")
+    events = said(item("function_call", call_id="a", name="f"), text, item("function_call", done=True, arguments=""))
+    assert events[-2:] == [ToolArguments(0, 0, "{}"), ToolCallEnded(0, 0)]
+
+
 def test_a_call_ends_once_and_with_the_response_at_the_latest() -> None:
     done = item("function_call", done=True, call_id="a", name="f", arguments="{}")
     end = frame_of("response.completed", response={"status": "completed"})

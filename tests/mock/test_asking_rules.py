@@ -107,6 +107,15 @@ def test_messages_refuses(dialect: str, path: Path, value: object, words: str) -
     assert words in refusal(dialect, path, value).message
 
 
+@pytest.mark.parametrize("kind", ["image", "document"])
+def test_bedrock_fetches_nothing_for_messages(kind: str) -> None:
+    block = {"type": kind, "source": {"type": "url", "url": "https://example.com/a"}}
+    shown = {"type": "tool_result", "tool_use_id": "call_1", "content": [block]}
+    for path, value in ((("messages", 0, "content", 1), block), (("messages", 2, "content", 0), shown)):
+        assert "Input should be 'base64'" in refusal("invoke", path, value).message
+        assert ask("messages", changed(tooled("messages"), path, value)).dialect == "messages"
+
+
 def test_messages_needs_its_version_and_bedrock_another_in_the_body() -> None:
     with pytest.raises(BadAsk, match="anthropic-version: header is required"):
         ask("messages", plain("messages"), [])

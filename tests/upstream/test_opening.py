@@ -44,6 +44,8 @@ ERROR = {"message": "It broke.", "type": "server_error", "param": "n", "code": "
         (400, 400, "upstream_rejected"),
         (404, 404, "upstream_rejected"),
         (422, 422, "upstream_rejected"),
+        (408, 408, "upstream_failed"),
+        (424, 502, "upstream_failed"),
         (429, 429, "upstream_rate_limited"),
         (500, 500, "upstream_failed"),
         (503, 503, "upstream_failed"),

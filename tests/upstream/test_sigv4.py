@@ -12,14 +12,14 @@ from typing import Any
 
 import msgspec
 import pytest
-from botocore.auth import SigV4Auth  # type: ignore[import-untyped]
-from botocore.awsrequest import AWSRequest  # type: ignore[import-untyped]
-from botocore.credentials import (  # type: ignore[import-untyped]
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import (
     ContainerProvider,
     Credentials,
     EnvProvider,
 )
-from botocore.exceptions import BotoCoreError, CredentialRetrievalError  # type: ignore[import-untyped]
+from botocore.exceptions import BotoCoreError, CredentialRetrievalError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -1,11 +1,11 @@
 """Requests that go to a provider as they are: `/p/{provider}/{path}`, where the provider's settings allow it."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Final
 from urllib.parse import unquote
 
-from tidegate.exchange import Arrival, Ask, Model, Target
+from tidegate.exchange import Arrival, Ask, Model, Target, Timeouts
 from tidegate.verdict import BAD_REQUEST, NOT_FOUND, Refused
 
 ROUTE: Final = "passthrough"
@@ -15,15 +15,17 @@ ANY: Final = "(passthrough)"
 
 _PATH: Final = re.compile(r"/p/([^/?]+)(/[0-9A-Za-z._~!$&'()*+,;=:@%/-]*)(\?[!-~]*)?")
 _streams = re.compile(rb'"stream"\s*+:\s*+true').search
+_is_stream = re.compile(r"[:-]stream(?:$|[A-Z])").search
+"""Google's and Amazon's way to ask for one: `:streamGenerateContent`, `/converse-stream`."""
 
 
 class Passages:
-    """The providers that any request may be sent to. Shape: `models` is what an exchange with each counts as."""
+    """The providers that any request may be sent to. Shape: each has its timeouts; `models` is what an exchange with each counts as."""
 
-    def __init__(self, providers: Iterable[str]) -> None:
+    def __init__(self, providers: Mapping[str, Timeouts]) -> None:
         self._models = {
-            name: Model(name=f"{PREFIX}{name}", targets=(Target(provider=name, model=ANY),), once=True)
-            for name in providers
+            name: Model(f"{PREFIX}{name}", (Target(provider=name, model=ANY, timeouts=timeouts),), once=True)
+            for name, timeouts in providers.items()
         }
 
     @property
@@ -45,13 +47,19 @@ class Passages:
         arrival.target = found[2] + (found[3] or "")
         ask = Ask(
             model=model.name,
-            stream=_streams(body) is not None or b"text/event-stream" in arrival.headers.get(b"accept", b""),
+            stream=_asks_for_stream(found[2], arrival, body),
             wants_usage=True,
             body=body,
             choices=0,
             dialect=ROUTE,
         )
         return ask, model
+
+
+def _asks_for_stream(path: str, arrival: Arrival, body: bytes) -> bool:
+    """Whether a stream is asked for, in any family's way."""
+    accepted = arrival.headers.get(b"accept", b"")
+    return b"text/event-stream" in accepted or _is_stream(path) is not None or _streams(body) is not None
 
 
 def _climbs(path: str) -> bool:

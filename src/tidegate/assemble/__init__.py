@@ -14,10 +14,9 @@ from tidegate.admission.address import Proxies
 from tidegate.admission.crowd import Crowd
 from tidegate.admission.identity import Door, gate
 from tidegate.admission.memory import MemoryGuard
-from tidegate.admission.passage import Passages
 from tidegate.assemble.health import Health
 from tidegate.assemble.routes import DIALECTS, FALLBACK, PATHS, PREFIXES
-from tidegate.assemble.wiring import Process, Wiring
+from tidegate.assemble.wiring import Process, Wiring, passages
 from tidegate.config import Config
 from tidegate.dispatch.fleet import Fleet, waiting_and_used
 from tidegate.edge.cold import COLD_ROUTES, UvicornHost, client_app, ops_app
@@ -122,6 +121,7 @@ class Tidegate:
                 models=self._models,
                 find=self._find,
                 dialect=FALLBACK,
+                anthropic=DIALECTS["messages"],
                 hot_paths=tuple(PATHS),
                 health=self.health,
                 ledger=self.ledger,
@@ -310,8 +310,7 @@ def _names(config: Config, before: Names | None = None) -> Names:
 
 def _counted_models(config: Config) -> list[str]:
     """Give the names of models that may be labels; what passes through to a provider has one of its own."""
-    passed = Passages(provider.name for provider in config.providers if provider.passthrough)
-    return [model.name for model in config.models] + [model.name for model in passed.models]
+    return [model.name for model in config.models] + [model.name for model in passages(config).models]
 
 
 def _changed(path: str, old: Config, new: Config) -> bool:

@@ -86,7 +86,7 @@ class Wiring:
         self.listings = {name: self._listing(name, before) for name in self.providers}
         mocks = frozenset(settings.name for settings in config.providers if settings.kind == "mock")
         self.catalogue = Catalogue(config.models, mocks)
-        self.passages = Passages(settings.name for settings in config.providers if settings.passthrough)
+        self.passages = passages(config)
         self.fleet = self._fleet(before)
         self.opening = Opening(
             self.providers,
@@ -223,6 +223,11 @@ class Wiring:
             finishes=server.on_client_disconnect == "finish",
             detached=self._process.finishing,
         )
+
+
+def passages(config: Config) -> Passages:
+    """Give the providers that any request may be sent to."""
+    return Passages({settings.name: settings.timeouts for settings in config.providers if settings.passthrough})
 
 
 def _breaker_changed(metrics: Metrics, key: tuple[str, str], state: BreakerState) -> None:

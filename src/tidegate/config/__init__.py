@@ -11,11 +11,11 @@ import msgspec
 from msgspec import Struct
 
 from tidegate.config import environment, rules
+from tidegate.config.addresses import is_loopback, split_address
 from tidegate.config.decode import Decoder, Place
 from tidegate.config.environment import proxy_of
 from tidegate.config.filling import filled
 from tidegate.config.mistakes import At, ConfigError, Mistake, Mistakes
-from tidegate.config.rules import is_loopback, split_address
 from tidegate.config.settings import Config, ProviderSettings
 from tidegate.config.show import render
 from tidegate.config.tree import MAX_BYTES, Node, from_flag, override, parse

@@ -24,7 +24,8 @@ _UNITS: Final[Mapping[str, Callable[[str], float]]] = {
 }
 _BARE: Final = frozenset({COUNT, NUMBER})
 """Units whose values are numbers to YAML, too: in quotes they are text, and a slip."""
-_PLAIN: Final[Mapping[Any, str]] = {str: "text", Secret: "secret"}
+_PLAIN: Final[Mapping[Any, str]] = {str: "text", Secret: "secret", bool: "switch"}
+_SWITCH: Final = {**dict.fromkeys(("true", "yes", "on"), True), **dict.fromkeys(("false", "no", "off"), False)}
 _COMPOUND: Final[Mapping[Any, tuple[str, int | None]]] = {
     Literal: ("choice", None),
     tuple: ("list", 0),
@@ -128,6 +129,8 @@ class Decoder:
                 value = self._choice(what.of, node, place)
             case "text" | "secret":
                 value = self._text(node, place)
+            case "switch":
+                value = self._switch(node, place)
             case unit:
                 value = self._number(unit, node, place)
         if value is not FAILED:
@@ -185,6 +188,16 @@ class Decoder:
             self._mistakes.add(node.at, place.path, f"expected text, got {node.kind}", hint)
             return FAILED
         return node.text
+
+    def _switch(self, node: Node, place: Place) -> Any:
+        if not isinstance(node, Leaf):
+            return self._wrong("true or false", node, place)
+        value = _SWITCH.get(node.text.lower())
+        if value is not None and node.kind in ("true or false", "any"):
+            return value
+        hint = "leave out the quotes" if value is not None else ""
+        self._mistakes.add(node.at, place.path, f"expected true or false, got {node.shown}", hint)
+        return FAILED
 
     def _choice(self, choices: tuple[str, ...], node: Node, place: Place) -> Any:
         expected = " or ".join(choices)

@@ -4,14 +4,39 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import urlsplit
 
+from msgspec import Struct
+
 from tidegate.config.mistakes import At, Mistakes
 from tidegate.config.tree import Node, Rows, Table, from_variable
-
-MODELS: Final = (
-    "gpt-5", "gpt-5-mini", "gpt-5-nano", "gpt-4.1", "gpt-4.1-mini", "gpt-4.1-nano", "gpt-4o", "gpt-4o-mini", "o3", "o4-mini",
-)  # fmt: skip
+from tidegate.upstream.settings import KindName
 
 _MOCKED: Final = "the built-in mock provider serves the model mock"
+
+
+class Known(Struct, frozen=True):
+    """A provider that the usual variables name. Shape: the variables begin with `prefix`; `root` follows what its address says."""
+
+    name: KindName
+    prefix: str
+    models: tuple[str, ...]
+    root: str = ""
+
+    @property
+    def key(self) -> str:
+        """The variable that holds its key."""
+        return f"{self.prefix}_API_KEY"
+
+
+KNOWN: Final = (
+    Known(
+        "openai", "OPENAI",
+        ("gpt-5", "gpt-5-mini", "gpt-5-nano", "gpt-4.1", "gpt-4.1-mini", "gpt-4.1-nano", "gpt-4o", "gpt-4o-mini", "o3", "o4-mini"),
+    ),
+    # Names change faster than releases come: anthropic/NAME is any of them.
+    Known("anthropic", "ANTHROPIC", ("claude-opus-4-5", "claude-sonnet-4-5", "claude-haiku-4-5", "anthropic/*"), "/v1"),
+    Known("gemini", "GEMINI", ("gemini-2.5-pro", "gemini-2.5-flash", "gemini-2.5-flash-lite", "gemini/*"), "/v1beta"),
+)  # fmt: skip
+"""By their variables. Anthropic's and Google's own clients leave the version out of the address."""
 
 
 def tree(environ: Mapping[str, str], *, with_mock: bool) -> tuple[Node, tuple[str, ...]]:
@@ -19,15 +44,17 @@ def tree(environ: Mapping[str, str], *, with_mock: bool) -> tuple[Node, tuple[st
     providers: list[Node] = []
     models: list[Node] = []
     notes: list[str] = []
-    if environ.get("OPENAI_API_KEY"):
-        providers.append(_openai(environ))
-        names = [name.strip() for name in environ.get("OPENAI_MODELS", "").split(",") if name.strip()] or MODELS
-        models.extend(_model(name, "openai", "OPENAI_MODELS") for name in names)
-        notes.append(f"no configuration file: OPENAI_API_KEY is set, its provider serves {', '.join(names)}")
-    elif environ.get("OPENAI_BASE_URL"):
-        notes.append("OPENAI_BASE_URL is not used, as OPENAI_API_KEY is not set")
+    for known in KNOWN:
+        if environ.get(known.key):
+            names = _names(known, environ)
+            providers.append(_provider(known, environ))
+            models.extend(_model(name, known.name, f"{known.prefix}_MODELS") for name in names)
+            notes.append(f"no configuration file: {known.key} is set, its provider serves {', '.join(names)}")
+        elif environ.get(f"{known.prefix}_BASE_URL"):
+            notes.append(f"{known.prefix}_BASE_URL is not used, as {known.key} is not set")
     if with_mock or not providers:
-        notes.append(_MOCKED if providers else f"no configuration file and no OPENAI_API_KEY: {_MOCKED}")
+        *some, last = (known.key for known in KNOWN)
+        notes.append(_MOCKED if providers else f"no configuration file and no {', '.join(some)} or {last}: {_MOCKED}")
         providers.append(_table("environment", {"name": "mock", "kind": "mock"}, {}))
         models.append(_model("mock", "mock", "environment"))
     at = At("environment")
@@ -66,12 +93,18 @@ def _goes_direct(host: str, port: int, environ: Mapping[str, str]) -> bool:
     return False
 
 
-def _openai(environ: Mapping[str, str]) -> Node:
-    members = {"api_key": "OPENAI_API_KEY", "base_url": "OPENAI_BASE_URL"}
-    given = {
-        name: from_variable(variable, environ[variable]) for name, variable in members.items() if environ.get(variable)
-    }
-    return _table("environment", {"name": "openai", "kind": "openai"}, given)
+def _names(known: Known, environ: Mapping[str, str]) -> tuple[str, ...]:
+    names = (name.strip() for name in environ.get(f"{known.prefix}_MODELS", "").split(","))
+    return tuple(filter(None, names)) or known.models
+
+
+def _provider(known: Known, environ: Mapping[str, str]) -> Node:
+    given = {"api_key": from_variable(known.key, environ[known.key])}
+    variable = f"{known.prefix}_BASE_URL"
+    url = environ.get(variable, "").rstrip("/")
+    if url:
+        given["base_url"] = from_variable(variable, url.removesuffix(known.root) + known.root)
+    return _table("environment", {"name": known.name, "kind": known.name}, given)
 
 
 def _model(name: str, provider: str, source: str) -> Node:

@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
+from tidegate.config.addresses import HIGHEST_PORT, host_and_port, same_host, split_address
 from tidegate.config.bounds import check_attempts, check_rates
 from tidegate.config.decode import FAILED, Seen, Spot
+from tidegate.config.kinds import api_version, base_url, check_providers, region
 from tidegate.config.mistakes import Mistakes
 from tidegate.config.routes import check_models
 from tidegate.config.tree import Leaf, below
@@ -20,7 +21,6 @@ _DIGEST: Final = re.compile(r"[0-9A-Fa-f]{64}")
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]+")
 _PRINTABLE: Final = re.compile(r"[\x20-\x7e]*")
 _FIELD_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_HIGHEST_PORT: Final = 65535
 _LONGEST_NAME: Final = 200
 
 _CREDENTIALS: Final = frozenset({
@@ -35,31 +35,11 @@ _OURS: Final = frozenset({
 })  # fmt: skip
 
 
-def split_address(text: str) -> tuple[str, int]:
-    """Give host and port of `host:port`; an IPv6 host stands in brackets. Errors: ValueError."""
-    host, colon, port = text.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        raise ValueError("an IPv6 address stands in brackets")
-    if not colon or not _VISIBLE.fullmatch(host) or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > _HIGHEST_PORT:
-        raise ValueError("not host:port")
-    return host, int(port)
-
-
 def _address(text: str) -> tuple[str, int] | None:
     try:
         return split_address(text)
     except ValueError:
         return None
-
-
-def is_loopback(host: str) -> bool:
-    """Give whether only this machine can reach a host. Shape: a name other than `localhost` is taken for another machine."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def check(seen: Seen, mistakes: Mistakes) -> None:
@@ -73,7 +53,7 @@ def check(seen: Seen, mistakes: Mistakes) -> None:
     _check_headers(seen, mistakes)
     _check_present(seen, mistakes)
     _check_keys(seen, mistakes)
-    _check_kinds(seen, mistakes)
+    check_providers(seen, mistakes)
     _check_tls(seen, mistakes)
     _check_addresses(seen, mistakes)
     _check_proxies(seen, mistakes)
@@ -91,7 +71,7 @@ def _host(spot: Spot) -> str:
 
 
 def _port(spot: Spot) -> str:
-    return f"expected a port from 0 to {_HIGHEST_PORT}, got {spot.shown}" if spot.value > _HIGHEST_PORT else ""
+    return f"expected a port from 0 to {HIGHEST_PORT}, got {spot.shown}" if spot.value > HIGHEST_PORT else ""
 
 
 def _listen(spot: Spot) -> str:
@@ -138,27 +118,6 @@ def _credential(spot: Spot) -> str:
     return f"expected a key of visible ASCII characters, found {place}"
 
 
-def _base_url(spot: Spot) -> str:
-    # The value is not repeated: it may hold credentials.
-    expected = "expected a URL such as https://api.example.com/v1"
-    if not spot.value:
-        return ""
-    try:
-        url = urlsplit(spot.value)
-        if not _VISIBLE.fullmatch(spot.value) or not url.hostname or url.port == 0:
-            return f"{expected}, with a host and no spaces"
-    except ValueError:
-        return f"{expected}, with a valid host and port"
-    if url.scheme not in ("http", "https"):
-        return f"{expected}, beginning with http:// or https://"
-    surplus = (
-        ("@" in url.netloc, "credentials: they belong in api_key"),
-        ("?" in spot.value or "#" in spot.value, "query or fragment"),
-        (url.path.rstrip("/").endswith("/chat/completions"), "/chat/completions: that is added for each request"),
-    )
-    return next((f"{expected}, without {what}" for there, what in surplus if there), "")
-
-
 def _sticky_by(spot: Spot) -> str:
     if _FIELD_NAME.fullmatch(spot.value) is None:
         return f"expected user or the name of a header, got {spot.shown}"
@@ -174,7 +133,12 @@ _FORMATS: Final[Mapping[str, Callable[[Spot], str]]] = {
     "auth.keys[].id": _name,
     "auth.keys[].sha256": _digest,
     "providers[].name": _name,
-    "providers[].base_url": _base_url,
+    "providers[].base_url": base_url,
+    "providers[].api_version": api_version,
+    "providers[].aws.region": region,
+    "providers[].aws.access_key_id": _credential,
+    "providers[].aws.secret_access_key": _credential,
+    "providers[].aws.session_token": _credential,
     "providers[].api_key": _credential,
     "providers[].api_key_file": _key_file,
     "providers[].ca_file": _file,
@@ -243,39 +207,6 @@ def _check_keys(seen: Seen, mistakes: Mistakes) -> None:
     for auth in seen.get("auth", ()):
         if auth.value.get("mode") == "keys" and not auth.value.get("keys"):
             mistakes.add(auth.member("keys").node.at, "auth.keys", "expected at least one key, as auth.mode is keys")
-    for provider in seen.get("providers[]", ()):
-        _check_credential(provider, mistakes)
-
-
-def _check_credential(provider: Spot, mistakes: Mistakes) -> None:
-    """Refuse a provider with two keys, and one that cannot work without."""
-    key, file = provider.member("api_key"), provider.member("api_key_file")
-    if key.value and file.value:
-        mistakes.add(file.node.at, file.path, "api_key is set as well; expected one of the two")
-    given = provider.value.get("api_key") or provider.value.get("api_key_file")
-    url, kind = provider.value.get("base_url", ""), provider.value.get("kind", FAILED)
-    if kind is FAILED or given or url is FAILED:
-        return
-    if KINDS[kind].needs_key and not is_loopback(_host_and_port(url)[0]):
-        mistakes.add(key.node.at, key.path, f"required for kind {kind}, unless base_url is on this machine")
-
-
-def _check_kinds(seen: Seen, mistakes: Mistakes) -> None:
-    """Refuse a provider that lacks what its kind needs, in the file or on this machine."""
-    for provider in seen.get("providers[]", ()):
-        kind = provider.member("kind")
-        if kind.value is None or kind.value is FAILED:
-            continue
-        row = KINDS[kind.value]
-        for path in row.needs:
-            spot = provider
-            for name in path.split("."):
-                spot = spot.member(name)
-            if not spot.value:
-                mistakes.add(spot.node.at, spot.path, f"required for kind {kind.value}")
-        missing = row.missing_extra()
-        if missing:
-            mistakes.add(kind.node.at, kind.path, f"needs a package that is not installed: {missing}")
 
 
 def _check_tls(seen: Seen, mistakes: Mistakes) -> None:
@@ -283,15 +214,6 @@ def _check_tls(seen: Seen, mistakes: Mistakes) -> None:
         for name, other in (("cert", "key"), ("key", "cert")):
             if tls.value.get(name) and not tls.value.get(other):
                 mistakes.add(tls.member(other).node.at, below(tls.path, other), f"required, as {name} is set")
-
-
-def _host_and_port(url: str) -> tuple[str, int]:
-    """Give where a URL leads; an empty host where it leads nowhere."""
-    try:
-        parts = urlsplit(url)
-        return parts.hostname or "", parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
-    except ValueError:
-        return "", 0
 
 
 def _check_addresses(seen: Seen, mistakes: Mistakes) -> None:
@@ -304,17 +226,17 @@ def _check_addresses(seen: Seen, mistakes: Mistakes) -> None:
     if listen is not FAILED and _address(listen) == (host, port):
         at = (seen.get("ops.listen") or seen["server.port"])[0].node.at
         mistakes.add(at, "ops.listen", f"the main port listens on {host}:{port} already")
-    for spot in seen.get("providers[].base_url", ()):
-        there, at_port = _host_and_port(spot.value)
-        if at_port == port and _same_host(there, host):
+    for spot in map(_place, seen.get("providers[]", ())):
+        there, at_port = host_and_port(spot.value)
+        if at_port == port and same_host(there, host):
             mistakes.add(spot.node.at, spot.path, "this is the gateway's own address; expected the provider's")
 
 
-def _same_host(there: str, ours: str) -> bool:
-    if ours in ("0.0.0.0", "::"):  # noqa: S104 (compared, not bound)
-        return is_loopback(there)
-    here = "127.0.0.1"
-    return bool(there) and (here if there == "localhost" else there) == (here if ours == "localhost" else ours)
+def _place(provider: Spot) -> Spot:
+    """Give where a provider is, by its kind where it does not say; empty where nobody knows."""
+    spot, kind = provider.member("base_url"), provider.member("kind").value
+    usual = "" if kind is None or provider.value.get("base_url") is FAILED else KINDS[kind].base_url
+    return Spot(spot.path, spot.node, spot.value or usual)
 
 
 def _check_proxies(seen: Seen, mistakes: Mistakes) -> None:

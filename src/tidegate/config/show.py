@@ -46,6 +46,10 @@ def _text(value: object) -> str:
     return str(value) if value != "" else "not set"
 
 
+def _switch(value: object) -> str:
+    return "true" if value else "false"
+
+
 def _names(values: Iterable[str]) -> str:
     return ", ".join(values) or "none"
 
@@ -58,6 +62,7 @@ _WRITTEN: Final[Mapping[str, Callable[[Any], str]]] = {
     "text": _text,
     "choice": _text,
     "secret": _masked,
+    "switch": _switch,
     "list": _names,
     "table": _names,
 }

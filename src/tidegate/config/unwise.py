@@ -7,12 +7,13 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from tidegate.admission.settings import LimitSettings, ModelSettings, TargetSettings
-from tidegate.config.rules import is_loopback
+from tidegate.config.addresses import is_loopback
 from tidegate.config.settings import Config, ProviderSettings
 from tidegate.config.units import written_duration, written_number, written_size
 from tidegate.dispatch.settings import SlotSettings
 from tidegate.edge.settings import ServerSettings
 from tidegate.exchange import Timeouts
+from tidegate.upstream.kinds import KINDS
 
 _FILES_APART: Final = 200
 _FILES_A_STREAM: Final = 2
@@ -51,6 +52,9 @@ def _of_access(config: Config) -> Iterator[str]:
     if config.auth.mode == "open":
         if config.auth.keys:
             yield "auth.keys are not asked for, as auth.mode is open"
+        for position, provider in enumerate(config.providers):
+            if provider.passthrough:
+                yield f"providers[{position}].passthrough: anybody may ask {provider.name} anything, as auth.mode is open"
         if not is_loopback(config.server.host):
             yield f"auth.mode is open and server.host {config.server.host} can be reached from other machines"
     for proxy in config.server.trusted_proxies:
@@ -94,15 +98,28 @@ def _of_providers(config: Config) -> Iterator[str]:
     for position, provider in enumerate(config.providers):
         path = f"providers[{position}]"
         targets = [target for model in config.models for target in model.targets if target.provider == provider.name]
-        if not targets:
+        if not targets and not provider.passthrough:
             yield f"{path}: no model uses the provider {provider.name}"
         url = urlsplit(provider.base_url)
-        secrets = provider.api_key or provider.api_key_file or provider.headers
+        secrets = provider.api_key or provider.api_key_file or provider.headers or provider.aws.session_token
         if url.scheme == "http" and not is_loopback(url.hostname or "") and secrets:
             yield f"{path}.base_url: credentials are sent without TLS"
+        yield from _of_kind(provider, path)
         yield from _of_timeouts(provider.timeouts, exchange, f"{path}.timeouts")
         yield from _of_retry(provider, exchange, path)
         yield from _of_slots(provider.slots, targets, exchange, f"{path}.slots")
+
+
+def _of_kind(provider: ProviderSettings, path: str) -> Iterator[str]:
+    """Warn of settings that are for other kinds of providers."""
+    kind, aws = KINDS[provider.kind], provider.aws
+    if provider.api_version and "api_version" not in kind.needs:
+        yield f"{path}.api_version: a provider of kind {provider.kind} is not asked with one"
+    if (provider.auth or kind.auth) != "aws":
+        if aws.profile or aws.access_key_id:
+            yield f"{path}.aws: nothing is signed with these credentials, as the provider is asked with a key"
+    elif aws.profile and aws.access_key_id:
+        yield f"{path}.aws.profile is not looked at, as access_key_id is set"
 
 
 def _of_timeouts(timeouts: Timeouts, exchange: Bound, path: str) -> Iterator[str]:

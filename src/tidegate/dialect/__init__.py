@@ -129,7 +129,7 @@ class ProviderDialect(Protocol):
 
     @property
     def lacks(self) -> Mapping[str, Loss]:
-        """The fields of a Conversation that it has no word for."""
+        """The fields of a Conversation, and of what is in one ("ImagePart.detail"), that it has no word for."""
         ...
 
     def write_conversation(self, conversation: Conversation, model: str, /) -> Written:

@@ -4,7 +4,7 @@ A client's dialect reads its body into a Conversation, a provider's dialect writ
 not translated: it is dropped and listed where the answer stays the same without it, and refused where it would not.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, Literal
 
 from msgspec import Struct, field
@@ -112,8 +112,8 @@ class Conversation(Struct, frozen=True, kw_only=True):
 
     Shape: None, '' and () are "not said". `effort` is none, minimal, low, medium, high or xhigh; `thinking_tokens` bounds
     the thoughts (0 is none at all); `shows_thoughts` asks for a readable form of them. `tool_choice` names a tool in `tool` where it is
-    `tool`. `members` gives, by the name of a field here, the client's own name for it; `dropped` are members of
-    the client's request that nobody needs to hear.
+    `tool`. `members` gives, by the name of a field here, or of a field of what is in it ("ImagePart.detail"), the client's own
+    name for it; `dropped` are members of the client's request that nobody needs to hear.
     """
 
     turns: tuple[Turn, ...]
@@ -183,6 +183,7 @@ _USUAL: Final[Mapping[str, object]] = {
     "presence_penalty": 0.0,
     "logit_bias": {},
     "parallel_tools": True,
+    "ImagePart.detail": "auto",
 }
 """What some clients say of which everybody takes the same for granted."""
 
@@ -191,13 +192,34 @@ def lost(conversation: Conversation, lacks: Mapping[str, Loss], dialect: str) ->
     """Give the client's members that are dropped. Errors: Untranslatable for one that must not be."""
     dropped = list(conversation.dropped)
     for name, loss in lacks.items():
-        if getattr(conversation, name) in (_UNSAID[name], _USUAL.get(name, _UNSAID[name])):
+        if not _says(conversation, name):
             continue
         member = conversation.member(name)
         if not loss.harmless:
             raise Untranslatable(member, f"`{member}` cannot be said to a provider that speaks {dialect}")
         dropped.append(member)
     return tuple(dict.fromkeys(dropped))
+
+
+def _says(conversation: Conversation, name: str) -> bool:
+    """Whether a field says anything, or a field of anything in the conversation does."""
+    kind, _, field = name.rpartition(".")
+    if not kind:
+        return getattr(conversation, name) not in (_UNSAID[name], _USUAL.get(name, _UNSAID[name]))
+    details = (getattr(one, field) for one in _contents(conversation) if type(one).__name__ == kind)
+    return any(detail and detail != _USUAL.get(name) for detail in details)
+
+
+def _contents(conversation: Conversation) -> Iterator[Struct]:
+    """Give what has fields of its own: parts, those in results of tools, tools, the form of the answer."""
+    for turn in conversation.turns:
+        for part in turn.parts:
+            yield part
+            if isinstance(part, ResultPart):
+                yield from part.parts
+    yield from conversation.tools
+    if conversation.format is not None:
+        yield conversation.format
 
 
 def leading(turns: tuple[Turn, ...]) -> tuple[str, tuple[Turn, ...]]:

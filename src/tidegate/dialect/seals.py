@@ -4,7 +4,8 @@ A client hands back what it was given. So the maker's dialect travels in the sig
 provider again, and to no other: to all others it is noise, and some refuse the request for it.
 """
 
-from typing import Final
+import re
+from typing import Any, Final
 
 import msgspec
 from msgspec import Struct
@@ -13,6 +14,10 @@ from tidegate.dialect.conversation import OWN
 from tidegate.dialect.values import json_of
 
 _MARK: Final = "tidegate:"
+
+
+_SIGNED: Final = ("signature", "data", "encrypted_content", "thought_signature")
+_foreign = re.compile(rb'"tidegate:|"signature"\s*+:\s*+""').search
 
 
 class Seal(Struct, frozen=True, omit_defaults=True):
@@ -56,3 +61,41 @@ def opened(data: str, own: str) -> tuple[Seal, str]:
         return _decode_seal(made), origin
     except msgspec.DecodeError:
         return Seal(), origin
+
+
+def own(body: bytes) -> bytes:
+    """Give a request in the provider's own dialect without thoughts that others have signed, or nobody.
+
+    Shape: the client's own bytes where there are none. A turn that was nothing else is left out.
+    """
+    if _foreign(body) is None:
+        return body
+    value: dict[str, Any] = msgspec.json.decode(body)
+    for name in ("messages", "input"):
+        turns = value.get(name)
+        if isinstance(turns, list):
+            value[name] = [turn for turn in turns if not _is_foreign(turn) and _has_own(turn)]
+    return json_of(value)
+
+
+def _is_foreign(part: object) -> bool:
+    if not isinstance(part, dict):
+        return False
+    if part.get("type") == "thinking" and part.get("signature") == "":
+        return True
+    return any(isinstance(said := part.get(name), str) and said.startswith(_MARK) for name in _SIGNED)
+
+
+def _has_own(turn: object) -> bool:
+    """Take what is foreign out of a turn; gives whether anything is left."""
+    if not isinstance(turn, dict):
+        return True
+    for name in ("content", "reasoning_details"):
+        parts = turn.get(name)
+        if isinstance(parts, list) and any(map(_is_foreign, parts)):
+            turn[name] = [part for part in parts if not _is_foreign(part)]
+    for call in turn.get("tool_calls") or ():
+        extra = call.get("extra_content") if isinstance(call, dict) else None
+        if isinstance(extra, dict) and any(map(_is_foreign, extra.values())):
+            del call["extra_content"]
+    return turn.get("content") != []

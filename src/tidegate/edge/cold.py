@@ -207,12 +207,16 @@ def client_app(
     models: Callable[[], Awaitable[Sequence[str]]],
     find: Callable[[str], object],
     dialect: Refusing,
+    anthropic: Refusing,
     hot_paths: Sequence[str],
     health: Health,
     ledger: Recording,
     clock: Callable[[], float],
 ) -> ASGIApp:
-    """Give the app for the main port's cold routes. Shape: `find` raises Refused for a model that is not here."""
+    """Give the app for the main port's cold routes.
+
+    Shape: `find` raises Refused for a model that is not here; `anthropic` says so to clients that speak it, `dialect` to others.
+    """
 
     def identify(request: Request) -> None:
         arrival: Arrival = request.state.arrival
@@ -243,7 +247,8 @@ def client_app(
         headers = {name.decode(): value.decode() for name, value in fault.headers}
         if fault.verdict.again is Again.NEVER:
             headers["x-should-retry"] = "false"
-        body = b"" if request.method == "HEAD" else error_body(fault, dialect)
+        speaks = anthropic if _ANTHROPIC in request.headers else dialect
+        body = b"" if request.method == "HEAD" else error_body(fault, speaks)
         return Response(body, fault.status, headers, media_type="application/json")
 
     app = Starlette(

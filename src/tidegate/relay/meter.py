@@ -19,7 +19,7 @@ class Meter:
 
     Shape: `observe` takes whole frames in order and gives what of them the client gets. `envelope` is how a frame of this
     stream begins and ends that has nothing but text in it, once one was seen; such frames need not be observed.
-    `began` and `latest` are what was observed first, its beginning alone, and last.
+    `began` is the beginning of what was observed first, `latest` what of the last block went on to the client.
     """
 
     __slots__ = (
@@ -52,10 +52,12 @@ class Meter:
             block = block.removeprefix(b"\n")
         if not self.began:
             self.began = block[:MAX_BEGAN_BYTES]
-        self.latest = block
         hit = self._dialect.hit(block, 0)
         if hit >= 0:
-            return self._inspect(block, hit)
+            passed = self._inspect(block, hit)
+            self.latest = passed or self.latest
+            return passed
+        self.latest = block
         self.frames += block.count(b"data:")
         if self._tries:
             self._sample = block

@@ -81,6 +81,7 @@ def road(kind: Kind, dialect: str) -> tuple[Row, Dialect | None]:
 
 
 _CHAT: Final = row(OpenAIChat(), "/chat/completions")
+_RESPONSES: Final = row(OpenAIResponses(), "/responses")
 _EMBEDDINGS: Final = row(OpenAIEmbeddings(), "/embeddings")
 _MESSAGES: Final = row(Anthropic(), "/messages")
 _TOKENS: Final = row(CountTokens(), "/messages/count_tokens")
@@ -108,7 +109,9 @@ def _amazon(*rows: Row) -> Kind:
 
 
 KINDS: Final[Mapping[str, Kind]] = {
-    "openai": Kind((_CHAT, row(OpenAIResponses(), "/responses"), _EMBEDDINGS), "https://api.openai.com/v1"),
+    "openai": Kind((_CHAT, _RESPONSES, _EMBEDDINGS), "https://api.openai.com/v1"),
+    # For models that answer there alone: clients of the other dialects are translated to it.
+    "openai_responses": Kind((_RESPONSES, _EMBEDDINGS), "https://api.openai.com/v1"),
     "azure": Kind(
         (
             row(OpenAIChat(), _AZURE % "/chat/completions"),

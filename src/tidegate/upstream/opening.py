@@ -12,7 +12,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from tidegate.dialect import ClientDialect, Dialect, ProviderError, Sight, origin_of
+from tidegate.dialect import ClientDialect, Dialect, ProviderError, Sight, origin_of, seals
 from tidegate.dialect.conversation import Untranslatable
 from tidegate.exchange import Ask, Attempt, Ending, Flow, Plain, ReplyHead, Sink, Stream
 from tidegate.observe.metrics import Metrics
@@ -48,6 +48,8 @@ _DROPPED: Final = b"x-tidegate-dropped"
 
 _PASSING: Final = frozenset({408, 425})
 """Statuses below 500 that say nothing against the request itself: it came too slowly, or too early."""
+MODEL_FAILED: Final = 424
+"""Bedrock's status for a model that failed, and no fault of the request either; clients would take it for one."""
 STALE_S: Final = 0.25
 """How soon after a request is sent a connection breaks that the provider had closed before: in the time of one round trip.
 One that breaks later was alive, and what was sent on it may be at work."""
@@ -141,7 +143,7 @@ class _Open:
         if passes is PASSAGE:
             return _Call(row, passes, ask.body)
         if passes is not None and not (opening.translates and ask.dialect in opening.clients):
-            return _Call(row, passes, passes.write_request(ask, model))
+            return _Call(row, passes, seals.own(passes.write_request(ask, model)))
         guess = opening.guesses.get(ask.dialect)
         if guess is not None:
             return guess(ask)
@@ -519,10 +521,11 @@ class _Reader:
             self._fail(PROVIDER_AUTH, f"the provider refused the gateway's own credentials ({status})")
         elif status == 429:
             self._fail_with(UPSTREAM_RATE_LIMITED, error, 429, body)
-        elif 400 <= status < 500 and status not in _PASSING:
+        elif 400 <= status < 500 and status not in _PASSING and status != MODEL_FAILED:
             self._fail_with(UPSTREAM_REJECTED, error, status, body)
         else:
-            self._fail_with(UPSTREAM_FAILED, error, status if 400 <= status <= 599 else 502, body)
+            known = status in _PASSING or 500 <= status <= 599
+            self._fail_with(UPSTREAM_FAILED, error, status if known else 502, body)
 
     def _fail_error(self, error: ProviderError) -> None:
         """Fail with an error object that came in a 200."""

@@ -35,6 +35,8 @@ class Provider:
         self._values = tuple(secret for value in settings.headers.values() for secret in _secrets_in(value))
         given = {name.lower(): value for name, value in settings.headers.items()}
         self.signer = signer_of(settings, self.kind.auth, tasks)
+        # Behind Amazon's door nobody reads what other doors are told in headers.
+        self._prefixes = () if self.kind.auth == "aws" else _UP_PREFIXES
         fixed = {
             "host": authority,
             "user-agent": agent,
@@ -62,7 +64,7 @@ class Provider:
         passed = [
             (name, value)
             for name, value in headers.items()
-            if (name in _UP or (passes and name.startswith(_UP_PREFIXES))) and name not in own
+            if (name in _UP or (passes and name.startswith(self._prefixes))) and name not in own
         ]
         for name, default in self._defaults:
             if not passes or name not in headers:

@@ -8,7 +8,7 @@ from tidegate.exchange import Timeouts
 from tidegate.kernel.units import Count, Duration, Secret
 
 KindName = Literal[
-    "openai", "azure", "openai_compatible", "vllm", "sglang", "llamacpp", "ollama", "ollama_native", "groq", "together", "mistral",
+    "openai", "openai_responses", "azure", "openai_compatible", "vllm", "sglang", "llamacpp", "ollama", "ollama_native", "groq", "together", "mistral",
     "deepseek", "openrouter", "xai", "anthropic", "gemini", "gemini_array", "bedrock", "bedrock_anthropic", "mock",
 ]  # fmt: skip
 """The rows of `upstream/kinds.py` by name."""

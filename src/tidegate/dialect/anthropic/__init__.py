@@ -13,7 +13,15 @@ from tidegate.dialect.anthropic.answer import read_answer, write_answer
 from tidegate.dialect.anthropic.encoder import PING, MessageEncoder, frame
 from tidegate.dialect.anthropic.events import MessageDecoder
 from tidegate.dialect.anthropic.values import NAME, REASON_OF, error_in, error_object, failure_of, text_of, usage_of
-from tidegate.dialect.conversation import Conversation, Loss, Written
+from tidegate.dialect.conversation import (
+    Conversation,
+    DocumentPart,
+    ImagePart,
+    Loss,
+    ResultPart,
+    Untranslatable,
+    Written,
+)
 from tidegate.dialect.events import Event, Origin
 from tidegate.dialect.requests import ABSENT, MAX_MODEL_CHARS, check_members, decoded, words_of
 from tidegate.dialect.values import last_usage, object_of, said_plainly, value_of
@@ -236,20 +244,24 @@ class AnthropicOnBedrock(Anthropic):
     @staticmethod
     def write_request(ask: Ask, model: str, /) -> bytes:  # noqa: ARG004 (it is in the address)
         """Write the request for a provider's model. Shape: other members keep their bytes and their order."""
-        return _for_bedrock(ask.body)
+        members = _decode_members(ask.body)
+        members.pop("model", None)
+        members.pop("stream", None)
+        return _encode({"anthropic_version": Raw(_encode(BEDROCK_VERSION))} | members)
 
     @staticmethod
     def write_conversation(conversation: Conversation, model: str, /) -> Written:
-        """Write a request. Errors: Untranslatable for what it has no word for."""
-        written = request.write(conversation, model)
-        return structs.replace(written, body=_for_bedrock(written.body))
+        """Write a request. Errors: Untranslatable for what it has no word for, and for what Bedrock would have to fetch."""
+        _check_inline(conversation)
+        return request.write(conversation, model, BEDROCK_VERSION)
 
 
-def _for_bedrock(body: bytes) -> bytes:
-    members = _decode_members(body)
-    members.pop("model", None)
-    members.pop("stream", None)
-    return _encode({"anthropic_version": Raw(_encode(BEDROCK_VERSION))} | members)
+def _check_inline(conversation: Conversation) -> None:
+    given = [part for turn in conversation.turns for part in turn.parts]
+    given += [shown for part in given if isinstance(part, ResultPart) for shown in part.parts]
+    if any(isinstance(part, ImagePart | DocumentPart) and part.url for part in given):
+        member = conversation.member("turns")
+        raise Untranslatable(member, f"`{member}` has a file by its URL, and Bedrock takes the bytes of one only")
 
 
 def read_unbounded(body: bytes) -> Ask:

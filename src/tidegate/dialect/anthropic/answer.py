@@ -30,10 +30,14 @@ INVALID: Final = "INVALID_JSON"
 
 
 def read_answer(body: bytes) -> Sequence[Event]:
-    """Read all of a body. Errors: FrameError when it is not an object."""
+    """Read all of a body. Errors: FrameError when it is neither an answer nor an error."""
     value = object_of(body)
     error = error_in(value)
-    return (Failed(error),) if error is not None else MessageDecoder().read(value)
+    if error is not None:
+        return (Failed(error),)
+    if "content" not in value:
+        raise FrameError("the answer has no content")
+    return MessageDecoder().read(value)
 
 
 def write_answer(events: Sequence[Event], origin: Origin) -> bytes:

@@ -125,7 +125,7 @@ class MessageDecoder:
 
     def _read(self, said: _Frame) -> list[Event]:
         match said.kind:
-            case "message_start":
+            case "message_start" if not self._started:
                 return self._start(said.message)
             case "content_block_start":
                 return self._open(said.index, said.content_block)

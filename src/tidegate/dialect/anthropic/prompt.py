@@ -38,6 +38,9 @@ MEMBERS: Final[Mapping[str, str]] = {
     "thinking_tokens": "thinking.budget_tokens",
     "shows_thoughts": "thinking.display",
     "user": "metadata.user_id",
+    "DocumentPart.name": "document.title",
+    "ResultPart.failed": "tool_result.is_error",
+    "Tool.strict": "tools.strict",
 }
 HARMLESS: Final = frozenset({"anthropic_version", "cache_control", "diagnostics", "service_tier", "speed"})
 

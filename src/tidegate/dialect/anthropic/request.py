@@ -41,6 +41,9 @@ LACKS: Final[Mapping[str, Loss]] = {
     "choices": REFUSED,
     "logprobs": REFUSED,
     "logit_bias": REFUSED,
+    "ImagePart.detail": DROPPED,
+    "Schema.name": DROPPED,
+    "Schema.description": DROPPED,
 }
 ANSWER_TOKENS: Final = 8192
 """The bound of an answer, thoughts apart, for which the client set none. Models before Claude 3.5 allow less, and say so."""
@@ -57,10 +60,14 @@ _PDF: Final = "application/pdf"
 _adapts = re.compile(r"claude-(?:[a-z]+-(?:4[-.](?:[6-9]|\d\d)(?!\d)|(?:[5-9]|\d\d)(?!\d))|mythos)").search
 
 
-def write(conversation: Conversation, model: str) -> Written:
-    """Write a request. Errors: Untranslatable for what cannot be said."""
+def write(conversation: Conversation, model: str, version: str = "") -> Written:
+    """Write a request. Shape: with a `version` as Bedrock wants it, who has the rest in the address. Errors: Untranslatable."""
     writer = _Writer(conversation, model)
-    return Written(json_of(writer.members()), writer.dropped)
+    members = writer.members()
+    if version:
+        del members["model"], members["stream"]
+        members = {"anthropic_version": version} | members
+    return Written(json_of(members), writer.dropped)
 
 
 class _Writer:
@@ -228,8 +235,6 @@ class _Writer:
         return _said(members)
 
     def _image(self, part: ImagePart) -> dict[str, object]:
-        if part.detail not in {"", "auto"}:
-            self._notes.append("detail")
         if part.url:
             return {"type": "url", "url": part.url}
         return {"type": "base64", "media_type": part.media_type, "data": part.data}

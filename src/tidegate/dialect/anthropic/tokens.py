@@ -2,9 +2,14 @@
 
 from typing import Any, Final
 
+from msgspec import structs
+
+from tidegate.dialect import Notice
 from tidegate.dialect.anthropic import Anthropic, read_unbounded
 from tidegate.dialect.values import json_of, object_of
-from tidegate.exchange import Ask
+from tidegate.exchange import Ask, Usage
+
+NAME: Final = "anthropic_tokens"
 
 BYTES_PER_TOKEN: Final = 4
 """Of English; other languages have fewer, as UTF-8 writes them in more."""
@@ -26,12 +31,17 @@ class CountTokens(Anthropic):
 
     __slots__ = ()
 
-    name = "anthropic_tokens"
+    name = NAME
 
     @staticmethod
     def read_request(body: bytes, /) -> Ask:
         """Read a client's request. Errors: Refused (bad_request) with the `param` that is wrong."""
-        return read_unbounded(body)
+        return structs.replace(read_unbounded(body), dialect=NAME)
+
+    @staticmethod
+    def read_response(body: bytes, /) -> Notice:
+        """Read what an answer says besides the count. Shape: tokens that are counted are not used."""
+        return structs.replace(Anthropic.read_response(body), usage=Usage())
 
     @staticmethod
     def estimate(ask: Ask, /) -> bytes:

@@ -57,9 +57,11 @@ def error_object(error: ProviderError) -> bytes:
 
 
 def error_in(value: Mapping[str, Any]) -> ProviderError | None:
-    """Read the error of an object; None where there is none."""
+    """Read the error of an object; None where there is none. Shape: Amazon's is a message alone, and no other has a text there."""
     error = value.get("error")
-    return failure_of(error) if error or value.get("type") == "error" else None
+    if error or value.get("type") == "error":
+        return failure_of(error)
+    return failure_of(value) if isinstance(value.get("message"), str) else None
 
 
 def failure_of(error: object) -> ProviderError:

@@ -44,7 +44,13 @@ class BedrockConverse:
         """Read a whole body that is not a stream. Errors: FrameError when it is not an object."""
         members = object_of(body)
         reason = reason_of(members)
-        return Notice(usage=usage_of(members.get("usage")), finish_reason=reason, finished=int(bool(reason)))
+        message = "" if "output" in members else message_in(members)
+        return Notice(
+            usage=usage_of(members.get("usage")),
+            finish_reason=reason,
+            finished=int(bool(reason)),
+            error=ProviderError(cut(message)) if message else None,
+        )
 
     @staticmethod
     def read_answer(body: bytes, /) -> Sequence[Event]:

@@ -48,14 +48,17 @@ _STATUS_OF: Final = {
     "accessDeniedException": 403,
     "resourceNotFoundException": 404,
     "modelTimeoutException": 408,
-    "modelErrorException": 424,
-    "modelStreamErrorException": 424,
+    "modelErrorException": 500,
+    "modelStreamErrorException": 500,
     "modelNotReadyException": 429,
     "throttlingException": 429,
     "internalServerException": 500,
     "serviceUnavailableException": 503,
 }
-"""The status that each has as an answer. Source: AWS, the model of bedrock-runtime 2023-09-30."""
+"""The status that each stands for. Shape: 500 where a model failed, of which AWS says 424: elsewhere that is a client's mistake.
+
+Source: AWS, the model of bedrock-runtime 2023-09-30.
+"""
 
 
 class _Delta(Struct, gc=False):

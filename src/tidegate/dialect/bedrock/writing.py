@@ -47,6 +47,7 @@ LACKS: Final[Mapping[str, Loss]] = {
     "logprobs": REFUSED,
     "logit_bias": REFUSED,
     "verbosity": DROPPED,
+    "ImagePart.detail": DROPPED,
 }
 
 MAX_NAME_CHARS: Final = 200
@@ -112,7 +113,8 @@ def _json(members: dict[str, Any], conversation: Conversation) -> bytes:
     try:
         return _encode(members)
     except UnicodeEncodeError:
-        raise Untranslatable(conversation.member("turns"), "a text has half a surrogate pair in it") from None
+        member = conversation.member("turns")
+        raise Untranslatable(member, f"`{member}` has a text with half a surrogate pair in it") from None
 
 
 def _said(members: Mapping[str, Any]) -> dict[str, Any]:
@@ -196,10 +198,15 @@ class _Blocks:
 
     def _file(self, part: ImagePart | DocumentPart, formats: Mapping[str, str], what: str) -> dict[str, Any]:
         if not part.data:
-            raise Untranslatable(self._member, f"Bedrock takes the bytes of {what} only, not where they are")
+            raise Untranslatable(
+                self._member, f"`{self._member}` has {what} by its URL, and Bedrock takes the bytes of one only"
+            )
         form = formats.get(part.media_type.partition(";")[0].strip().lower())
         if form is None:
-            raise Untranslatable(self._member, f"Bedrock takes {what} of these types only: {', '.join(formats)}")
+            raise Untranslatable(
+                self._member,
+                f"`{self._member}` has {what} of a type that Bedrock does not take: it takes {', '.join(formats)}",
+            )
         return {"format": form, "source": {"bytes": part.data}}
 
     def _name(self, given: str) -> str:
@@ -219,7 +226,9 @@ class _Blocks:
             arguments = call.arguments.encode()
             _decode_object(arguments)
         except (UnicodeEncodeError, msgspec.DecodeError, RecursionError):
-            raise Untranslatable(self._member, "the arguments of a call must be a JSON object") from None
+            raise Untranslatable(
+                self._member, f"`{self._member}` has a call whose arguments are not a JSON object"
+            ) from None
         return Raw(arguments)
 
 

@@ -36,6 +36,11 @@ LACKS: Final[Mapping[str, Loss]] = {
     "logit_bias": REFUSED,
     "verbosity": DROPPED,
     "user": DROPPED,
+    "ImagePart.detail": DROPPED,
+    "DocumentPart.name": DROPPED,
+    "Tool.strict": DROPPED,
+    "Schema.name": DROPPED,
+    "Schema.description": DROPPED,
 }
 """What there is no word for. Shape: `parallel_tools` only where one call at a time is asked for; no event carries logprobs."""
 

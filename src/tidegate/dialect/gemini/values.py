@@ -42,14 +42,14 @@ def object_of(data: bytes) -> dict[str, Any]:
 
 
 def error_of(error: object) -> ProviderError:
-    """Read an error. Shape: `kind` is Google's word for the status; a key that it does not know counts as a 401."""
+    """Read an error. Shape: `kind` is Google's word for the status, which its code says again; a bad key counts as a 401."""
     members: dict[str, Any] = error if isinstance(error, dict) else {"message": error}
     message = text_of(members.get("message")) or json_of(error).decode()
     code, word = members.get("code"), text_of(members.get("status"))
     status = code if type(code) is int and 400 <= code <= 599 else _STATUS_OF.get(word, 0)
     if _has_bad_key(members.get("details")):
         status = 401  # Google says 400, as if the request were wrong
-    return ProviderError(cut(message), word or None, str(code) if type(code) is int else None, status=status)
+    return ProviderError(cut(message), word or None, status=status)
 
 
 def refusal_of(status: int, body: bytes) -> ProviderError:

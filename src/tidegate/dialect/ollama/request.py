@@ -38,6 +38,12 @@ LACKS: Final[Mapping[str, Loss]] = {
     "shows_thoughts": DROPPED,
     "verbosity": DROPPED,
     "user": DROPPED,
+    "ImagePart.detail": DROPPED,
+    # What went wrong is said in the result's text.
+    "ResultPart.failed": DROPPED,
+    "Tool.strict": DROPPED,
+    "Schema.name": DROPPED,
+    "Schema.description": DROPPED,
 }
 """What there is no word for. Shape: what it does unasked is not lost: see `_unasked`."""
 

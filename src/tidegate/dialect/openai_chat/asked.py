@@ -93,6 +93,8 @@ class Function(Strict):
 
     name: str
     arguments: str = ""
+    # OpenAI's own package hands a message back with what it has read of it; the text of it is there as well.
+    parsed_arguments: object = None
 
 
 class Google(Struct):
@@ -141,6 +143,7 @@ class Assistant(Message, tag="assistant", kw_only=True):
     reasoning_details: list[Detail] | None = None
     audio: object = None
     annotations: object = None
+    parsed: object = None
 
 
 class Result(Message, tag="tool", kw_only=True):

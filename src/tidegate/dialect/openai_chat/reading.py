@@ -42,6 +42,11 @@ MEMBERS: Final[Mapping[str, str]] = {
     "effort": "reasoning_effort",
     "thinking_tokens": "reasoning.max_tokens",
     "shows_thoughts": "reasoning.exclude",
+    "ImagePart.detail": "image_url.detail",
+    "DocumentPart.name": "file.filename",
+    "Tool.strict": "tools.function.strict",
+    "Schema.name": "response_format.json_schema.name",
+    "Schema.description": "response_format.json_schema.description",
 }
 
 HARMLESS: Final = frozenset(
@@ -276,12 +281,20 @@ def _signed(signature: str | None) -> tuple[str, str]:
     return made, (origin or NAME) if made else OWN
 
 
+def _is_foreign(detail: asked.Detail) -> bool:
+    """Whether another dialect's provider signed a text: we told all of that in detail."""
+    return not detail.data and _signed(detail.signature)[1] not in {OWN, NAME}
+
+
 def _thoughts(message: asked.Assistant) -> Iterator[ThoughtPart]:
     """Give what an assistant thought. Shape: pieces of a thought, which clients collect one by one, are one thought again."""
     plain = message.reasoning_content or message.reasoning or ""
     details = message.reasoning_details or []
-    if plain and not any(detail.text or detail.summary for detail in details):
+    said = "".join(detail.text or detail.summary or "" for detail in details)
+    if plain.strip() not in said and (not said or any(_is_foreign(detail) for detail in details)):
+        # OpenAI's package for JavaScript keeps the last piece of what it does not know: a signature proves no such text.
         yield ThoughtPart(plain)
+        details = [detail for detail in details if not _is_foreign(detail)]
     text, at = "", None
     for detail in details:
         if text and (detail.data or detail.index != at):

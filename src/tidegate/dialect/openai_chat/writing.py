@@ -36,6 +36,8 @@ LACKS: Final[Mapping[str, Loss]] = {
     "shows_thoughts": DROPPED,
     # No event tells them: what was asked for would not arrive.
     "logprobs": REFUSED,
+    # What went wrong is said in the result's text.
+    "ResultPart.failed": DROPPED,
 }
 """What OpenAI has no word for."""
 
@@ -60,10 +62,8 @@ class Quirks(Struct, frozen=True):
 def written(conversation: Conversation, model: str, quirks: Quirks) -> Written:
     """Write a request. Errors: Untranslatable."""
     dropped = lost(conversation, quirks.lacks, NAME)
-    if any(isinstance(part, ResultPart) and part.failed for turn in conversation.turns for part in turn.parts):
-        # What went wrong is said in the result's text.
-        dropped = (*dropped, conversation.member("failed"))
-    said = structs.replace(conversation, **{name: getattr(_UNSAID, name) for name in quirks.lacks})
+    lacks = [name for name in quirks.lacks if "." not in name]
+    said = structs.replace(conversation, **{name: getattr(_UNSAID, name) for name in lacks})
     members: dict[str, Any] = {"model": model, "messages": [*_messages(said, quirks.thoughts)], **_settings(said)}
     if said.max_tokens is not None:
         members[quirks.bound] = said.max_tokens

@@ -28,7 +28,7 @@ from tidegate.dialect.requests import ABSENT, MAX_MODEL_CHARS, check_members, de
 from tidegate.dialect.values import last_usage, object_of
 from tidegate.exchange import Ask, Usage
 from tidegate.verdict import BAD_REQUEST, Refused
-from tidegate.wire import Framed
+from tidegate.wire import Framed, FrameError
 
 _INPUT_RULE: Final = "a string that is not empty, or an array of one item or more"
 
@@ -182,7 +182,11 @@ class OpenAIResponses:
         """Read all of such a body. Shape: as of a stream. Errors: FrameError."""
         response = object_of(body)
         error = _failure(response)
-        return (Failed(error),) if error is not None else ResponsesDecoder().read(response)
+        if error is not None:
+            return (Failed(error),)
+        if "output" not in response:
+            raise FrameError("the answer has no output")
+        return ResponsesDecoder().read(response)
 
     @staticmethod
     def write_answer(events: Sequence[Event], ask: Ask, origin: Origin, /) -> bytes:

@@ -42,6 +42,11 @@ MEMBERS: Final[Mapping[str, str]] = {
     "effort": "reasoning.effort",
     "shows_thoughts": "reasoning.summary",
     "verbosity": "text.verbosity",
+    "ImagePart.detail": "input_image.detail",
+    "DocumentPart.name": "input_file.filename",
+    "Tool.strict": "tools.strict",
+    "Schema.name": "text.format.name",
+    "Schema.description": "text.format.description",
 }
 HARMLESS: Final = frozenset(
     {

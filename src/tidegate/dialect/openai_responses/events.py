@@ -221,7 +221,7 @@ class ResponsesDecoder:
     @staticmethod
     def _argue(item: _Item, arguments: str, events: list[Event]) -> None:
         """Say all of a call's arguments, if nothing of them was said."""
-        if arguments and not item.spoken:
+        if arguments and item.spoken != "arguments":
             item.spoken = "arguments"
             events.append(ToolArguments(0, item.number, arguments))
 

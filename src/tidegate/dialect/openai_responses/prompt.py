@@ -37,6 +37,8 @@ LACKS: Final[Mapping[str, Loss]] = {
     "choices": REFUSED,
     "logprobs": REFUSED,
     "logit_bias": REFUSED,
+    # What went wrong is said in the result's text.
+    "ResultPart.failed": DROPPED,
 }
 """What there is no word for. Logprobs are said, but no event carries those that the answer would have."""
 

@@ -366,6 +366,8 @@ class _Turns:
         for index, block in enumerate(content):
             at = f"{path}.content.{index}"
             _check_block(at, block, message.role)
+            if isinstance(self._said, _Invoked):
+                _check_inline(at, block)
             yield at, block
 
     def _call(self, blocks: list[_Placed]) -> None:
@@ -453,6 +455,16 @@ def _check_block(path: str, block: Block, role: str) -> None:
         case ToolResult() if not isinstance(block.content, str):
             for nth, part in enumerate(block.content):
                 _check_block(f"{path}.content.{nth}", part, role)
+
+
+def _check_inline(path: str, block: Block) -> None:
+    """Refuse what Bedrock would have to fetch."""
+    match block:
+        case Image(source=_Url()) | Document(source=_Url()):
+            raise _bad(f"{path}.source.type", "Input should be 'base64'")
+        case ToolResult(content=content) if not isinstance(content, str):
+            for nth, part in enumerate(content):
+                _check_inline(f"{path}.content.{nth}", part)
 
 
 def _check_source(path: str, block: Image | Document) -> None:

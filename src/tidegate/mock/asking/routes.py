@@ -36,6 +36,7 @@ _FIXED: Final = {
     "/api/chat": Route("ollama"),
 }
 _AZURE: Final = re.compile(r"/openai/deployments/([^/]+)/(chat/completions|embeddings)")
+_AZURE_RESPONSES: Final = "/openai/responses"
 _GEMINI: Final = re.compile(r"/v1(?:beta)?/models/([^/]+):(streamGenerateContent|generateContent)")
 _BEDROCK: Final = re.compile(r"/model/([^/]+)/(converse|converse-stream|invoke|invoke-with-response-stream)")
 
@@ -54,6 +55,8 @@ def _named(path: str, query: str) -> Route | None:
         known = parse_qs(query).get("api-version")
         dialect: Dialect = "chat" if found[2] == "chat/completions" else "embeddings"
         return Route(dialect, unquote(found[1])) if known else None
+    if path == _AZURE_RESPONSES:
+        return Route("responses") if parse_qs(query).get("api-version") else None
     if found := _GEMINI.fullmatch(path):
         stream = found[2] == "streamGenerateContent"
         array = stream and parse_qs(query).get("alt") != ["sse"]
