@@ -18,7 +18,7 @@ from tidegate.admission.rates import Rates
 from tidegate.admission.settings import AuthSettings, KeySettings, ModelSettings, RateSettings, TargetSettings
 from tidegate.admission.store import MemoryStore
 from tidegate.dialect.openai_chat import OpenAIChat
-from tidegate.exchange import Admitted, Arrival, Outcome
+from tidegate.exchange import Admitted, Arrival, Outcome, Timeouts
 from tidegate.verdict import Refused
 
 KEY = "tg-0123456789abcdef"
@@ -68,7 +68,7 @@ class House:
             door=Door(gate(AuthSettings(mode="keys", keys=keys)), self.clock, lambda: 0.0),
             catalogue=Catalogue(models),
             dialects={"chat": OpenAIChat()},
-            passages=Passages(["main"]),
+            passages=Passages({"main": Timeouts()}),
             draining=lambda: draining,
             memory=self.memory,
             rates=Rates(rules, self.store, lambda: 0.0, self.refused.append) if rates else None,

@@ -18,9 +18,9 @@ def test_without_any_variable_the_mock_is_served_and_told() -> None:
     loaded = load(None, {})
     assert routes(loaded) == [("mock", "mock")]
     assert [(provider.kind, provider.base_url) for provider in loaded.config.providers] == [("mock", "")]
-    assert loaded.notes == (
-        "no configuration file and no OPENAI_API_KEY: the built-in mock provider serves the model mock",
-    )
+    (note,) = loaded.notes
+    assert note.startswith("no configuration file and no OPENAI_API_KEY, ANTHROPIC_API_KEY or GEMINI_API_KEY: ")
+    assert note.endswith("the built-in mock provider serves the model mock")
 
 
 def test_an_openai_key_brings_its_provider_and_models() -> None:
@@ -53,12 +53,48 @@ def test_the_demo_serves_the_mock_beside_what_the_environment_names() -> None:
     assert routes(load_demo({})) == [("mock", "mock")]
 
 
+def test_each_provider_that_has_a_key_is_served_beside_the_others() -> None:
+    loaded = load(None, {"GEMINI_API_KEY": "g-9", "ANTHROPIC_API_KEY": "sk-ant-9", "OPENAI_API_KEY": "sk-9"})
+    assert [(provider.name, provider.kind, provider.base_url, provider.api_key) for provider in loaded.config.providers] == [
+        ("openai", "openai", "https://api.openai.com/v1", "sk-9"),
+        ("anthropic", "anthropic", "https://api.anthropic.com/v1", "sk-ant-9"),
+        ("gemini", "gemini", "https://generativelanguage.googleapis.com/v1beta", "g-9"),
+    ]  # fmt: skip
+    assert {("claude-haiku-4-5", "anthropic"), ("anthropic/*", "anthropic"), ("gemini/*", "gemini")} <= set(
+        routes(loaded)
+    )
+    assert [note.split(",")[0] for note in loaded.notes] == [
+        f"no configuration file: {name}_API_KEY is set" for name in ("OPENAI", "ANTHROPIC", "GEMINI")
+    ]
+    assert "-9" not in str(loaded.notes)
+
+
+@pytest.mark.parametrize("root", ["", "/", "/v1", "/v1/"])
+def test_anthropic_s_address_is_the_one_that_its_own_client_takes(root: str) -> None:
+    environ = {
+        "ANTHROPIC_API_KEY": "k",
+        "ANTHROPIC_BASE_URL": f"https://h.test{root}",
+        "ANTHROPIC_MODELS": "a, anthropic/*",
+    }
+    loaded = load(None, environ)
+    assert loaded.config.providers[0].base_url == "https://h.test/v1"
+    assert routes(loaded) == [("a", "anthropic"), ("anthropic/*", "anthropic")]
+
+
+def test_an_address_without_its_own_key_is_told_beside_another_provider() -> None:
+    loaded = load(None, {"GEMINI_API_KEY": "k", "ANTHROPIC_BASE_URL": "https://h.test"})
+    assert [provider.name for provider in loaded.config.providers] == ["gemini"]
+    assert loaded.notes[0] == "ANTHROPIC_BASE_URL is not used, as ANTHROPIC_API_KEY is not set"
+
+
 @pytest.mark.parametrize(
     ("variables", "mistake"),
     [
         ({"OPENAI_BASE_URL": "sk-9"}, "OPENAI_BASE_URL: providers[0].base_url: expected a URL"),
         ({"OPENAI_BASE_URL": "http://127.0.0.1:8080/v1"}, "OPENAI_BASE_URL: providers[0].base_url: this is the gateway's own"),
         ({"OPENAI_API_KEY": "sk-9\n"}, "OPENAI_API_KEY: providers[0].api_key: expected a key"),
+        ({"ANTHROPIC_API_KEY": "k", "ANTHROPIC_BASE_URL": "http://127.0.0.1:8080"},
+         "ANTHROPIC_BASE_URL: providers[1].base_url: this is the gateway's own"),
         ({"OPENAI_MODELS": "a,a"}, "OPENAI_MODELS: models[1].name: this model name or alias is taken by models[0].name"),
     ],
 )  # fmt: skip

@@ -1,9 +1,11 @@
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from config_files import DIGEST, GOOD, read, refused, told
 
 from tidegate.config import ConfigError, Mistake, load
+from tidegate.upstream.settings import KindName
 
 UPPER = DIGEST.upper()
 CANARY = "sk-canary-7f3a91"
@@ -93,7 +95,7 @@ SECTIONS = [
 
 # What replaces the one provider of a good file, and what is said about it.
 PROVIDERS = [
-    ("kind: opnai", "3: providers[0].kind: expected openai or mock, got 'opnai'; did you mean 'openai'?"),
+    ("kind: opnai", f"3: providers[0].kind: expected {' or '.join(get_args(KindName))}, got 'opnai'; did you mean 'openai'?"),
     ("api_key: x", "2: providers[0].kind: required, but not there"),
     ("kind: openai", "2: providers[0].api_key: required for kind openai, unless base_url is on this machine"),
     ("kind: openai\n    base_url: http://10.0.0.1/v1\n    api_key: ''",
@@ -104,8 +106,8 @@ PROVIDERS = [
     ("kind: mock\n    connections: {max: -1}",
      "4: providers[0].connections.max: expected a whole number that is not negative, got '-1'"),
     ("kind: mock\n    quota: {}",
-     ("4: providers[0].quota: unknown key; known here: name, kind, base_url, api_key, api_key_file, ca_file, headers, timeouts, "
-     "connections, retry, retry_budget, slots, breaker")),
+     ("4: providers[0].quota: unknown key; known here: name, kind, base_url, auth, api_version, aws, api_key, api_key_file, ca_file, "
+     "passthrough, headers, timeouts, connections, retry, retry_budget, slots, breaker")),
     ("kind: openai\n    api_key_file: /nowhere.key", "4: providers[0].api_key_file: there is no file '/nowhere.key'"),
     ("kind: mock\n    api_key_file: /etc/passwd",
      "4: providers[0].api_key_file: expected a file that holds a key of visible ASCII characters alone"),

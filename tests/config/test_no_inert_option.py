@@ -9,6 +9,7 @@ from config_fields import ALL_FIELDS
 TESTS = Path(__file__).parents[1]
 HERE = "config/test_options_matter.py::"
 DISPATCH = "config/test_options_matter_dispatch.py::"
+PROVIDERS = "config/test_options_matter_providers.py::"
 ADMISSION = "admission/test_admission.py::"
 
 SHOWN_BY = {
@@ -40,6 +41,14 @@ SHOWN_BY = {
     "providers[].base_url": f"{HERE}test_providers_base_url_is_where_requests_go",
     "providers[].api_key": f"{HERE}test_providers_api_key_is_the_credential_that_the_provider_gets",
     "providers[].api_key_file": f"{DISPATCH}test_providers_api_key_file_holds_the_credential_and_is_read_anew",
+    "providers[].auth": f"{PROVIDERS}test_providers_auth_is_how_the_key_is_sent",
+    "providers[].api_version": f"{PROVIDERS}test_providers_api_version_is_part_of_what_azure_is_asked",
+    "providers[].aws.region": f"{PROVIDERS}test_providers_aws_region_is_what_a_signature_is_for_and_where_requests_go",
+    "providers[].aws.profile": f"{PROVIDERS}test_providers_aws_profile_is_whose_credentials_of_amazons_own_files_sign",
+    "providers[].aws.access_key_id": f"{PROVIDERS}test_providers_aws_access_key_id_and_secret_access_key_sign",
+    "providers[].aws.secret_access_key": f"{PROVIDERS}test_providers_aws_access_key_id_and_secret_access_key_sign",
+    "providers[].aws.session_token": f"{PROVIDERS}test_providers_aws_session_token_goes_along_signed",
+    "providers[].passthrough": f"{PROVIDERS}test_providers_passthrough_lets_any_request_through",
     "providers[].ca_file": f"{HERE}test_providers_ca_file_is_who_is_trusted",
     "providers[].headers.*": f"{HERE}test_providers_headers_are_added_to_each_request",
     "providers[].timeouts.connect": f"{HERE}test_providers_timeouts_connect_bounds_connecting_with_tls",

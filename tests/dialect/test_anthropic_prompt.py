@@ -364,7 +364,11 @@ def test_what_goes_with_thoughts_is_written() -> None:
 
 def test_what_is_harmless_is_dropped_and_told() -> None:
     seen = Turn("user", (ImagePart(url="https://x.example", detail="low"),))
-    assert dropped(OLD, seen, seed=1, verbosity="low", frequency_penalty=0.0) == ("seed", "verbosity", "ImagePart.detail")
+    assert dropped(OLD, seen, seed=1, verbosity="low", frequency_penalty=0.0) == (
+        "seed",
+        "verbosity",
+        "ImagePart.detail",
+    )
 
 
 def test_a_schema_is_written() -> None:

@@ -1,5 +1,7 @@
 import base64
 import json
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -144,16 +146,15 @@ def test_what_is_fed_is_cut_and_given_as_by_any_framer(said: list[bytes], cuts: 
 def test_no_bytes_do_more_than_be_refused_and_none_above_the_limit_are_kept(
     data: bytes, cuts: list[int], limit: int
 ) -> None:
+    called: Callable[[InvokeFramer, bytes], object]
     for called in (InvokeFramer.feed, InvokeFramer.take):
-        framer, refused = InvokeFramer(limit), ""
-        try:
+        framer = InvokeFramer(limit)
+        with suppress(FrameError):
             for piece in cut(data, cuts):
                 called(framer, piece)
                 assert framer.held <= limit
             framer.finish()
-        except FrameError as error:
-            refused = error.message
-        assert refused or not data or chunk(b"").raw[8:] in data or len(data) > 16
+        assert framer.held <= limit
 
 
 @settings(deadline=None, max_examples=40)

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 from harness import CHAT, Reply, ask, chat, connect, gateway, make_config, request_bytes, run, until
 from tidegate.admission.identity import hash_key
 from tidegate.assemble import Tidegate
+from tidegate.dialect.anthropic import Anthropic
 from tidegate.dialect.openai_chat import OpenAIChat
 from tidegate.edge.cold import UvicornHost, client_app
 from tidegate.edge.listener import Listener
@@ -362,8 +363,8 @@ def test_a_bug_behind_a_cold_route_is_500_and_says_nothing_of_itself() -> None:
     async def work() -> None:
         records = Records()
         app = client_app(
-            gate=BrokenGate(), models=no_models, find=str, dialect=OpenAIChat(), hot_paths=[CHAT], health=Ill(), ledger=records,
-            clock=asyncio.get_running_loop().time,
+            gate=BrokenGate(), models=no_models, find=str, dialect=OpenAIChat(), anthropic=Anthropic(), hot_paths=[CHAT], health=Ill(),
+            ledger=records, clock=asyncio.get_running_loop().time,
         )  # fmt: skip
         async with serving(app) as port:
             ill = await get(port, "/health")

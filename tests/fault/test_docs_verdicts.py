@@ -1,31 +1,53 @@
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+from anthropic.types.message_create_params import MessageCreateParamsBase
+from openai.types.chat.completion_create_params import CompletionCreateParamsBase
+from openai.types.responses.response_create_params import ResponseCreateParamsBase
 
 from tidegate.verdict import TABLE
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "scripts" / "generate-docs"
+PAGES = ("verdicts.md", "translation.md", "matrix.md")
 
 
-def test_the_page_of_verdicts_is_what_the_table_says() -> None:
+def test_the_pages_are_what_the_code_says() -> None:
     done = subprocess.run([sys.executable, SCRIPT, "--check"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     page = (ROOT / "docs" / "verdicts.md").read_text()
     assert all(page.count(f"| `{code}` |") == 1 for code in TABLE)
 
 
-def test_a_stale_page_is_noticed(tmp_path: Path) -> None:
-    (tmp_path / "scripts").mkdir()
-    (tmp_path / "docs").mkdir()
-    script = tmp_path / "scripts" / "generate-docs"
-    script.write_text(SCRIPT.read_text())
-    page = tmp_path / "docs" / "verdicts.md"
+@pytest.mark.parametrize("name", PAGES)
+def test_a_stale_page_is_noticed(tmp_path: Path, name: str) -> None:
+    shutil.copytree(SCRIPT.parent, tmp_path / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
+    shutil.copytree(ROOT / "tests" / "matrix", tmp_path / "tests" / "matrix")
+    script, page = tmp_path / "scripts" / "generate-docs", tmp_path / "docs" / name
     for text in (None, "something else"):
+        page.unlink(missing_ok=True)
         if text is not None:
             page.write_text(text)
         done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False)
         assert done.returncode == 1
-        assert "make docs" in done.stderr
+        assert (f"{name} is stale" in done.stderr, "make docs" in done.stderr) == (True, True)
     subprocess.run([sys.executable, script], check=True)
-    assert page.read_text() == (ROOT / "docs" / "verdicts.md").read_text()
+    assert page.read_text() == (ROOT / "docs" / name).read_text()
+
+
+@pytest.mark.parametrize(
+    ("client", "params"),
+    [
+        ("Chat", CompletionCreateParamsBase),
+        ("Responses", ResponseCreateParamsBase),
+        ("Messages", MessageCreateParamsBase),
+    ],
+)
+def test_every_member_that_an_official_client_can_send_has_a_row(client: str, params: type) -> None:
+    page = (ROOT / "docs" / "translation.md").read_text()
+    section = page.split(f"### {client}\n")[1].split("\n#")[0]
+    assert [name for name in params.__annotations__ if f"| `{name}` |" not in section] == []

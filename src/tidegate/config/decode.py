@@ -200,7 +200,7 @@ class Decoder:
         return FAILED
 
     def _choice(self, choices: tuple[str, ...], node: Node, place: Place) -> Any:
-        expected = " or ".join(choices)
+        expected = " or ".join(filter(None, choices))
         if not isinstance(node, Leaf):
             return self._wrong(expected, node, place)
         if node.text in choices:

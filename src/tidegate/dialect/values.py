@@ -6,6 +6,7 @@ Servers differ in what they leave out, so what is read is read leniently: a memb
 import json
 import re
 from collections.abc import Callable
+from json.encoder import encode_basestring
 from typing import Any, Final
 
 import msgspec
@@ -18,6 +19,9 @@ MAX_MESSAGE_CHARS: Final = 4096
 """Of an error message in a provider's JSON, more is cut."""
 MAX_TEXT_CHARS: Final = 500
 """Of a provider's error that is not JSON, more is cut."""
+
+_LONG_CHARS: Final = 64 * 1024
+"""A longer text that is full of escapes is left to the standard library: 0.9 ms a MiB of nothing else, where msgspec takes 3.0 to 4.4."""
 
 _decode = msgspec.json.Decoder(object).decode
 _encode = msgspec.json.Encoder().encode
@@ -50,6 +54,16 @@ def json_of(value: object) -> bytes:
         return _encode(value)
     except UnicodeEncodeError:
         return json.dumps(value, separators=(",", ":")).encode()
+
+
+def string_of(text: str) -> bytes:
+    """Encode a text. Shape: as `json_of`."""
+    try:
+        if len(text) > _LONG_CHARS and sum(map(text.count, '"\\\n')) > len(text) >> 3:
+            return encode_basestring(text).encode()
+        return _encode(text)
+    except UnicodeEncodeError:
+        return json_of(text)
 
 
 def count_of(members: object, key: str) -> int | None:

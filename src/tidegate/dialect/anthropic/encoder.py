@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-import msgspec
 from msgspec import structs
 
 from tidegate.dialect.anthropic.values import NAME, REFUSED, STOP_OF, error_object, usage_members
@@ -35,7 +34,7 @@ from tidegate.dialect.events import (
     UsageSeen,
 )
 from tidegate.dialect.seals import Seal, closed, marked
-from tidegate.dialect.values import json_of
+from tidegate.dialect.values import json_of, string_of
 from tidegate.exchange import Usage
 from tidegate.wire import FrameError
 
@@ -54,8 +53,6 @@ _THOUGHT_BLOCK: Final = b'{"type":"thinking","thinking":"","signature":""}'
 _END: Final = b"}}\n\n"
 
 _Inner = Text | Refusal | Reasoning | Sealed | ToolCallStarted | ToolArguments | ToolCallEnded
-
-_encode = msgspec.json.Encoder().encode
 
 
 class MessageEncoder:
@@ -93,7 +90,7 @@ class MessageEncoder:
         out: list[bytes] = []
         for event in events:
             if type(event) is Text and self._open == _TEXT:
-                out += (self._delta, quoted(event.text), _END)
+                out += (self._delta, string_of(event.text), _END)
             else:
                 self._write(event, out)
         self._begin(out)
@@ -138,7 +135,7 @@ class MessageEncoder:
         """Write what belongs into a block."""
         match event:
             case ToolArguments(_, _, fragment):
-                out += (self._delta, quoted(fragment), _END)
+                out += (self._delta, string_of(fragment), _END)
             case ToolCallEnded():
                 self._close(out)
             case ToolCallStarted():
@@ -150,7 +147,7 @@ class MessageEncoder:
             case _:
                 self._refused = self._refused or type(event) is Refusal
                 self._turn_to(_TEXT, _TEXT_BLOCK, b"text_delta", b"text", out)
-                out += (self._delta, quoted(event.text), _END)
+                out += (self._delta, string_of(event.text), _END)
 
     def _take(self, event: _Inner, out: list[bytes]) -> None:
         """Write what belongs into a block, or let it wait; and what waits, where nothing keeps it waiting any more."""
@@ -189,9 +186,9 @@ class MessageEncoder:
         """Write a piece of a thought. Shape: its signature ends it."""
         self._turn_to(_THOUGHT, _THOUGHT_BLOCK, b"thinking_delta", b"thinking", out)
         if text:
-            out += (self._delta, quoted(text), _END)
+            out += (self._delta, string_of(text), _END)
         if signature:
-            signed = quoted(marked(signature, self._origin.dialect, NAME))
+            signed = string_of(marked(signature, self._origin.dialect, NAME))
             out += (_delta_head(self._at, b"signature_delta", b"signature"), signed, _END)
             self._close(out)
 
@@ -259,14 +256,6 @@ def stop_of(reason: str, *, refused: bool) -> str:
 def frame(event: bytes, data: bytes) -> bytes:
     """Give a frame."""
     return b"event: %b\ndata: %b\n\n" % (event, data)
-
-
-def quoted(text: str) -> bytes:
-    """Give a text as JSON."""
-    try:
-        return _encode(text)
-    except UnicodeEncodeError:
-        return json_of(text)
 
 
 def _block_start(at: int, block: bytes) -> bytes:

@@ -32,7 +32,7 @@ from tidegate.dialect.openai_chat.values import (
     usage_of,
 )
 from tidegate.dialect.seals import marked
-from tidegate.dialect.values import json_of, object_of
+from tidegate.dialect.values import json_of, object_of, string_of
 from tidegate.exchange import Usage
 from tidegate.wire import Framed, FrameError
 
@@ -340,7 +340,7 @@ class ChatEncoder:
                 out += (
                     self._head,
                     b'{"index":%d,"delta":{"content":' % event.index,
-                    _quoted(event.text),
+                    string_of(event.text),
                     self._text_end,
                 )
             else:
@@ -350,7 +350,7 @@ class ChatEncoder:
     def _write(self, event: Event, out: list[bytes]) -> None:
         match event:
             case Finished(index, reason):
-                self._delta(index, b"{}", out, reason=_quoted(reason))
+                self._delta(index, b"{}", out, reason=string_of(reason))
             case Started():
                 self._head = _head(event, self._origin)
             case UsageSeen(usage):
@@ -369,15 +369,15 @@ class ChatEncoder:
         """Give the delta that says it."""
         match event:
             case ToolArguments(_, call, fragment):
-                return b'{"tool_calls":[{"index":%d,"function":{"arguments":%b}}]}' % (call, _quoted(fragment))
+                return b'{"tool_calls":[{"index":%d,"function":{"arguments":%b}}]}' % (call, string_of(fragment))
             case Reasoning() | Sealed():
                 return json_of(self._thought(event))
             case Refusal(_, text):
-                return b'{"refusal":%b}' % _quoted(text)
+                return b'{"refusal":%b}' % string_of(text)
             case ToolCallStarted(_, call):
                 return json_of({"tool_calls": [{"index": call, **call_of(event, "", self._origin)}]})
             case _:
-                return b'{"content":%b}' % _quoted(event.text)
+                return b'{"content":%b}' % string_of(event.text)
 
     def _thought(self, event: Reasoning | Sealed) -> dict[str, object]:
         """Give a thought plain, as most clients know it, and in detail for those who give it back.
@@ -453,14 +453,7 @@ def named(started: Started, origin: Origin) -> Started:
 def _head(started: Started, origin: Origin) -> bytes:
     begun = named(started, origin)
     return b'data: {"id":%b,"object":"chat.completion.chunk","created":%d,"model":%b,"choices":[' % (
-        _quoted(begun.id),
+        string_of(begun.id),
         begun.created,
-        _quoted(begun.model),
+        string_of(begun.model),
     )
-
-
-def _quoted(text: str) -> bytes:
-    try:
-        return _encode(text)
-    except UnicodeEncodeError:
-        return json_of(text)

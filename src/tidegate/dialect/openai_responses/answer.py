@@ -36,7 +36,7 @@ from tidegate.dialect.events import (
 )
 from tidegate.dialect.openai_responses.values import NAME, WHY_NOT, error_object, usage_object
 from tidegate.dialect.seals import Seal, closed
-from tidegate.dialect.values import json_of, value_of
+from tidegate.dialect.values import json_of, string_of, value_of
 from tidegate.exchange import Ask, Usage
 
 MAX_HELD_BYTES: Final = 3 * 1024 * 1024
@@ -63,7 +63,6 @@ _ECHOED: Final[dict[str, object]] = {
 """Members of a response that the request decides, and what they are where it does not say."""
 _KEPT_NOT: Final[dict[str, object]] = {"background": False, "previous_response_id": None, "store": False}
 
-_encode = msgspec.json.Encoder().encode
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 _unfit = re.compile(r"[^A-Za-z0-9_-]").sub
 
@@ -217,7 +216,7 @@ class ResponsesEncoder:
         spoken = self._open
         if spoken is None or spoken.form is not form:
             spoken = self._begin_part(form, out)
-        quoted = _quoted(text)
+        quoted = string_of(text)
         spoken.said += quoted[1:-1]
         self._held += len(quoted)
         out.append(b'%b%d,"delta":%b%b}\n\n' % (spoken.head, self._sequence, quoted, form.more))
@@ -251,7 +250,7 @@ class ResponsesEncoder:
         self._close(out)
         place = len(self._items)
         made = b'"%b_%b_%d"' % (b"msg" if kind == b"message" else b"rs", self._stem, place)
-        spoken = self._open = _Open(place, _quoted(ident) if ident else made, kind)
+        spoken = self._open = _Open(place, string_of(ident) if ident else made, kind)
         self._add(place, spoken.item(b"in_progress"), out)
         return spoken
 
@@ -284,7 +283,7 @@ class ResponsesEncoder:
             spoken = self._begin_item(_SUMMARY.kind, out, seal.id)
         sealed = closed(seal, self._origin.dialect, NAME)
         if sealed:
-            spoken.encrypted = _quoted(sealed)
+            spoken.encrypted = string_of(sealed)
             self._held += len(sealed)
         self._close(out)
 
@@ -306,11 +305,11 @@ class ResponsesEncoder:
             self._seal(Seal(signature=event.signature, call=event.id), out)
         place = len(self._items)
         ident = b'"fc_%b_%d"' % (self._stem, place)
-        call = self._calls[event.call] = _Call(place, ident, _quoted(event.id), _quoted(event.name))
+        call = self._calls[event.call] = _Call(place, ident, string_of(event.id), string_of(event.name))
         self._add(place, call.item(b"in_progress"), out)
 
     def _argue(self, call: _Call, fragment: str, out: list[bytes]) -> None:
-        quoted = _quoted(fragment)
+        quoted = string_of(fragment)
         call.said += quoted[1:-1]
         self._held += len(quoted)
         where = b'"item_id":%b,"output_index":%d,"delta":%b' % (call.id, call.place, quoted)
@@ -330,7 +329,7 @@ class ResponsesEncoder:
         self._head = b'{"id":"resp_%b","object":"response","created_at":%d,"model":%b,%b' % (
             ident.encode(),
             started.created or origin.created,
-            _quoted(started.model or origin.model),
+            string_of(started.model or origin.model),
             self._echo,
         )
         self._respond(b"response.created", b"in_progress", out)
@@ -369,13 +368,6 @@ class ResponsesEncoder:
         for unfinished in cut_off:
             self._items[unfinished.place] = unfinished.item(b"incomplete")
         self._respond(b"response.failed", b"failed", out, error=error_object(error))
-
-
-def _quoted(text: str) -> bytes:
-    try:
-        return _encode(text)
-    except UnicodeEncodeError:
-        return json_of(text)
 
 
 def _echo(body: bytes) -> bytes:

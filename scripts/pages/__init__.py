@@ -1,0 +1,1 @@
+"""Pages of docs/ that are found by asking the code."""
