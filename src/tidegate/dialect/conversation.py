@@ -4,7 +4,9 @@ A client's dialect reads its body into a Conversation, a provider's dialect writ
 not translated: it is dropped and listed where the answer stays the same without it, and refused where it would not.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
+from operator import attrgetter
 from typing import Any, Final, Literal
 
 from msgspec import Struct, field
@@ -58,7 +60,11 @@ class ThoughtPart(Struct, frozen=True):
 
 
 class CallPart(Struct, frozen=True):
-    """A call of a tool. Shape: `arguments` is the JSON of an object, never empty; `signature` and `origin` as of a thought."""
+    """A call of a tool.
+
+    Shape: `arguments` is the JSON of an object, or what the model said instead, as it came; never empty. `signature` and
+    `origin` are as of a thought.
+    """
 
     id: str
     name: str
@@ -231,16 +237,13 @@ def leading(turns: tuple[Turn, ...]) -> tuple[str, tuple[Turn, ...]]:
     return "\n\n".join(texts), merged(tuple(turn for turn in turns if turn.role != "system"))
 
 
-def merged(turns: tuple[Turn, ...]) -> tuple[Turn, ...]:
+def merged(turns: Iterable[Turn]) -> tuple[Turn, ...]:
     """Give turns of which no two of the same role follow each other, and none is empty. Shape: results come first."""
     out: list[Turn] = []
-    for turn in turns:
-        if not turn.parts:
-            continue
-        if out and out[-1].role == turn.role:
-            turn = Turn(turn.role, out.pop().parts + turn.parts)  # noqa: PLW2901 (the merged one takes its place)
-        out.append(turn)
-    return tuple(Turn(turn.role, tuple(sorted(turn.parts, key=_is_no_result))) for turn in out)
+    for role, run in groupby((turn for turn in turns if turn.parts), key=attrgetter("role")):
+        parts = [part for turn in run for part in turn.parts]
+        out.append(Turn(role, tuple(sorted(parts, key=_is_no_result))))
+    return tuple(out)
 
 
 def _is_no_result(part: Part) -> bool:

@@ -201,6 +201,38 @@ class _NoBody:
         return b""
 
 
+class _Listings:
+    """The models, for whoever may ask: as Anthropic lists them for its clients, as OpenAI does for all others."""
+
+    def __init__(
+        self, gate: Identifying, models: Callable[[], Awaitable[Sequence[str]]], find: Callable[[str], object]
+    ) -> None:
+        self._gate = gate
+        self._models = models
+        self._find = find
+
+    async def all(self, request: Request) -> Response:
+        """Answer with every model."""
+        self._identify(request)
+        names = await self._models()
+        if _ANTHROPIC not in request.headers:
+            return JSONResponse({"object": "list", "data": [_described(name) for name in names]})
+        ends = {"first_id": names[0] if names else None, "last_id": names[-1] if names else None}
+        return JSONResponse({"data": [_described_to_anthropic(name) for name in names], "has_more": False, **ends})
+
+    async def one(self, request: Request) -> Response:
+        """Answer with one model. Errors: Refused for one that is not here."""
+        self._identify(request)
+        name = request.path_params["model"]
+        self._find(name)
+        return JSONResponse((_described_to_anthropic if _ANTHROPIC in request.headers else _described)(name))
+
+    def _identify(self, request: Request) -> None:
+        arrival: Arrival = request.state.arrival
+        identity = self._gate.identify(_headers(request), arrival.peer)
+        arrival.outcome.key_id, arrival.outcome.tenant = identity.key_id, identity.tenant
+
+
 def client_app(
     *,
     gate: Identifying,
@@ -218,25 +250,6 @@ def client_app(
     Shape: `find` raises Refused for a model that is not here; `anthropic` says so to clients that speak it, `dialect` to others.
     """
 
-    def identify(request: Request) -> None:
-        arrival: Arrival = request.state.arrival
-        identity = gate.identify(_headers(request), arrival.peer)
-        arrival.outcome.key_id, arrival.outcome.tenant = identity.key_id, identity.tenant
-
-    async def listing(request: Request) -> Response:
-        identify(request)
-        names = await models()
-        if _ANTHROPIC not in request.headers:
-            return JSONResponse({"object": "list", "data": [_described(name) for name in names]})
-        ends = {"first_id": names[0] if names else None, "last_id": names[-1] if names else None}
-        return JSONResponse({"data": [_described_to_anthropic(name) for name in names], "has_more": False, **ends})
-
-    async def one(request: Request) -> Response:
-        identify(request)
-        name = request.path_params["model"]
-        find(name)
-        return JSONResponse((_described_to_anthropic if _ANTHROPIC in request.headers else _described)(name))
-
     async def failed(request: Request, error: Exception) -> Response:
         fault = _fault(error)
         arrival: Arrival | None = getattr(request.state, "arrival", None)
@@ -251,10 +264,11 @@ def client_app(
         body = b"" if request.method == "HEAD" else error_body(fault, speaks)
         return Response(body, fault.status, headers, media_type="application/json")
 
+    listings = _Listings(gate, models, find)
     app = Starlette(
         routes=[
-            Route("/v1/models", listing),
-            Route("/v1/models/{model:path}", one),
+            Route("/v1/models", listings.all),
+            Route("/v1/models/{model:path}", listings.one),
             *(Route(path, _OnlyPost()) for path in hot_paths),
             *_health_routes(health),
         ],
@@ -318,7 +332,10 @@ def _fault(error: Exception) -> Fault:
     if isinstance(error, Fault):
         return error
     if isinstance(error, HTTPException) and error.status_code == 404:
-        return Refused(NOT_FOUND, "no such route; POST /v1/chat/completions, /v1/responses, /v1/messages, /v1/embeddings and GET /v1/models are")
+        return Refused(
+            NOT_FOUND,
+            "no such route; POST /v1/chat/completions, /v1/responses, /v1/messages, /v1/embeddings and GET /v1/models are",
+        )
     if isinstance(error, HTTPException) and error.status_code == 405:
         allow = (error.headers or {}).get("Allow", "")
         return Refused(METHOD, headers=((b"allow", allow.encode()),) if allow else ())

@@ -87,7 +87,8 @@ class Translator:
         except FrameError:
             # Of server-sent events the last may lack its empty line: it counts where it says that the stream is over.
             return self._decoder.feed(Frame(self._framer.release()))
-        return [event for frame in frames for event in self._decoder.feed(frame)] or self._decoder.finish()
+        said = [event for frame in frames for event in self._decoder.feed(frame)]
+        return said if said and isinstance(said[-1], Done) else [*said, *self._decoder.finish()]
 
     def fail(self, error: ProviderError) -> bytes:
         """Give the frames that tell the client of an error, after which nothing comes."""
