@@ -1,14 +1,18 @@
-"""Anthropic's official package for Node, where it is installed: `npm install @anthropic-ai/sdk`, with NODE_PATH to it."""
+"""Anthropic's official package for Node, where `make servers` could install it."""
 
 import json
+import os
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from messaging import PROMPT, TOOLS, called, chat_tools, directly
 from upstreams import upstreams
 
 SDK = "@anthropic-ai/sdk"
+ENVIRON = {**os.environ, "NODE_PATH": str(Path(sys.prefix) / "node" / "node_modules")}
 ASKS = """
 const {default: Anthropic} = require('@anthropic-ai/sdk');
 const [url, kind, messages, tools] = process.argv.slice(1);
@@ -32,16 +36,17 @@ def installed() -> bool:
     node = shutil.which("node")
     if node is None:
         return False
-    return subprocess.run([node, "-e", f"require.resolve('{SDK}')"], capture_output=True, check=False).returncode == 0
+    looking = [node, "-e", f"require.resolve('{SDK}')"]
+    return subprocess.run(looking, capture_output=True, check=False, env=ENVIRON).returncode == 0
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not installed(), reason=f"npm install {SDK}, and set NODE_PATH to where it is")
+@pytest.mark.skipif(not installed(), reason=f"{SDK} is not installed: `make servers` does it")
 @pytest.mark.parametrize("kind", ["openai", "bedrock"])
 def test_the_package_for_node_gets_what_the_one_for_python_gets(kind: str) -> None:
     with upstreams() as served:
         command = ["node", "-e", ASKS, served.url, kind, json.dumps(PROMPT), json.dumps(TOOLS)]
-        done = subprocess.run(command, capture_output=True, check=False, timeout=30)
+        done = subprocess.run(command, capture_output=True, check=False, timeout=30, env=ENVIRON)
         assert done.returncode == 0, done.stderr.decode()
         said = json.loads(done.stdout)
         text = directly(served, "text").choices[0].message.content
