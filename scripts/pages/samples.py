@@ -52,8 +52,8 @@ CLIENT_BODIES: Final[Mapping[str, tuple[dict[str, Any], dict[str, Any]]]] = {
             "n": 2, "parallel_tool_calls": False, "prediction": {"type": "content", "content": "x"}, "presence_penalty": 0.5,
             "reasoning": {"effort": "low", "max_tokens": 2000, "exclude": True}, "reasoning_effort": "low",
             "response_format": {"type": "json_object"}, "seed": 7, "stop": ["x"], "stream": True,
-            "stream_options": {"include_usage": True}, "temperature": 0.5, "tool_choice": "required", "tools": [_CHAT_TOOL],
-            "top_k": 5, "top_logprobs": 2, "top_p": 0.5, "user": "alice", "verbosity": "low", "web_search_options": {},
+            "stream_options": {"include_usage": True}, "temperature": 0.5, "thinking": {"type": "enabled", "budget_tokens": 2000},
+            "tool_choice": "required", "tools": [_CHAT_TOOL], "top_k": 5, "top_logprobs": 2, "top_p": 0.5, "user": "alice", "verbosity": "low", "web_search_options": {},
         },
     ),
     "Responses": (
@@ -72,7 +72,7 @@ CLIENT_BODIES: Final[Mapping[str, tuple[dict[str, Any], dict[str, Any]]]] = {
     "Messages": (
         {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "Hi"}]},
         {
-            "model": "n", "messages": [{"role": "user", "content": "Ho"}], "max_tokens": 9, "container": "c", "context_management": {"edits": []},
+            "model": "n", "messages": [{"role": "user", "content": "Ho"}], "max_tokens": 9, "container": "c", "context_management": {"edits": [{"type": "clear_thinking_20251015"}]},
             "inference_geo": "eu", "user_profile_id": "x", "workspace_id": "x", "mcp_servers": [{"name": "x"}], "metadata": {"user_id": "alice"},
             "output_config": {"effort": "low", "format": {"type": "json_schema", "schema": _SCHEMA}}, "output_format": {"type": "json_schema"},
             "stop_sequences": ["x"],

@@ -59,11 +59,15 @@ LOST: Final = """## What changes without a note
 - `detail: original` is `high`; a schema is always kept to, also where `strict` is false, by providers that know no other way.
 - A file has a name where the provider wants one, made of its type if need be; Bedrock's names lose characters it does not take. A file by its URL
   loses its name in Responses.
-- Ids of calls stay as they are, but for Bedrock those that it would refuse, which become others that always stand for them.
-- Arguments keep their bytes in Chat and Responses; elsewhere they are an object, and keep its members and their order.
+- Ids of calls stay as they are, but for Anthropic and Bedrock those that they would refuse, which become others that always stand for them.
+- Who asks is told where Messages says it in up to 64 of the characters `A-Z a-z 0-9 _ . @ : -`, else dropped, and listed. What may be cleared of a long request
+  (`clear_thinking_*`, `clear_tool_uses_*`) is dropped, and listed; any other edit of one is refused. What is said of a document stands before it, as text.
+- Arguments keep their bytes in Chat and Responses; elsewhere they are an object, and keep its members and their order. Those of an
+  earlier call that are none, as where it was cut, are the one member `INVALID_JSON` of an object there.
 - Marks up to which a prompt is cached, names of speakers, citations and annotations of earlier answers are dropped, and listed.
 - Of an answer: log probabilities, citations, audio, what tools of the provider's own did, and safety ratings are not told.
-- Which stop sequence was met, and a provider's own word for why it filtered, become the client's word for it.
+- Which stop sequence was met is told in Messages, where a provider that speaks it says so; otherwise it, like a provider's own word for why it
+  filtered, becomes the client's word for it.
 """
 
 
@@ -109,7 +113,8 @@ def members(client: Dialect, bare: dict[str, Any], samples: dict[str, Any]) -> I
 
 def becomes(client: Dialect, bare: dict[str, Any], name: str, samples: dict[str, Any]) -> str:
     """Give the fields of a conversation that change with a member, or that it is dropped or refused."""
-    more = {"tools": samples["tools"]} if name == "tool_choice" else {}
+    tools = {"tool_choice": "tools", "function_call": "functions"}.get(name)
+    more = {tools: samples[tools]} if tools else {}
     if name in ELSEWHERE:
         return ELSEWHERE[name]
     try:

@@ -171,10 +171,12 @@ def written(*events: Event, origin: Origin = ORIGIN, body: bytes = b"") -> list[
 
 
 def check_with_sdk(event: dict[str, Any]) -> None:
-    error = event.get("response", {}).get("error")
-    if error:  # the SDK lists some codes of many, and takes any
-        error = {**error, "code": "server_error"}
-        event = {**event, "response": {**event["response"], "error": error}}
+    response = event.get("response", {})
+    # Of codes and reasons the SDK lists some, and takes any.
+    if response.get("error"):
+        event = {**event, "response": {**response, "error": {**response["error"], "code": "server_error"}}}
+    elif response.get("incomplete_details"):
+        event = {**event, "response": {**response, "incomplete_details": {"reason": "content_filter"}}}
     parsed = EVENT_TYPE.validate_python(event)
     assert parsed.type == event["type"]
     assert not getattr(parsed, "model_extra", None), "there is nothing in it that the SDK does not know"
@@ -188,6 +190,12 @@ PARTS = {
     "reasoning_summary_text": ("reasoning_summary_part", "summary_index", "text"),
 }
 TERMINAL = ("response.completed", "response.incomplete", "response.failed")
+
+
+CALLS = {
+    "function_call": ("function_call_arguments", "arguments"),
+    "custom_tool_call": ("custom_tool_call_input", "input"),
+}
 
 
 class Order:
@@ -210,8 +218,8 @@ class Order:
             return
         assert event["item_id"] == self.items[place]["id"]
         assert place not in self.done, "nothing is said of an item that is done"
-        if stem == "function_call_arguments":
-            self.take_arguments(verb, place, event)
+        if stem in {"function_call_arguments", "custom_tool_call_input"}:
+            self.take_arguments(stem, verb, place, event)
         elif stem in PARTS:
             self.take_piece(stem, verb, place, event)
         else:
@@ -220,20 +228,20 @@ class Order:
     def take_item(self, verb: str, place: int, item: dict[str, Any]) -> None:
         if verb == "added":
             assert place == len(self.items), "items are counted in the order in which they begin"
-            assert not any(item.get(member) for member in ("content", "summary", "arguments"))
+            assert not any(item.get(member) for member in ("content", "summary", "arguments", "input"))
             assert item.get("status", "in_progress") == "in_progress"
-            if item["type"] != "function_call":
-                assert all(
-                    other["type"] == "function_call" for at, other in self.items.items() if at not in self.done
-                ), "of messages and thoughts one is open"
+            if item["type"] not in CALLS:
+                assert all(other["type"] in CALLS for at, other in self.items.items() if at not in self.done), (
+                    "of messages and thoughts one is open"
+                )
             self.items[place], self.parts[place] = item, []
             return
         added = self.items[place]
         assert (item["id"], item["type"]) == (added["id"], added["type"])
         assert place not in self.part, "an item is done when its parts are"
-        if item["type"] == "function_call":
+        if item["type"] in CALLS:
             assert (item["call_id"], item["name"]) == (added["call_id"], added["name"])
-            assert item["arguments"] == self.arguments[place]
+            assert item[CALLS[item["type"]][1]] == self.arguments.get(place, "")
             self.told.remove(place)
         else:
             assert item["content" if item["type"] == "message" else "summary"] == self.parts[place]
@@ -266,13 +274,14 @@ class Order:
             assert event[member] == text
             self.told.add(place)
 
-    def take_arguments(self, verb: str, place: int, event: dict[str, Any]) -> None:
-        assert self.items[place]["type"] == "function_call"
+    def take_arguments(self, stem: str, verb: str, place: int, event: dict[str, Any]) -> None:
+        events, member = CALLS[self.items[place]["type"]]
+        assert stem == events
         assert place not in self.told, "all of them were said"
         if verb == "delta":
             self.arguments[place] = self.arguments.get(place, "") + event["delta"]
         else:
-            assert event["arguments"] == self.arguments[place]
+            assert event[member] == self.arguments.get(place, "")
             self.told.add(place)
 
 

@@ -245,6 +245,17 @@ def test_reasons_are_taken_by_table_or_verbatim(reason: str, expected: str) -> N
     assert said(frame_of("message_delta", delta={"stop_reason": reason})) == [Finished(0, expected)]
 
 
+def test_the_stop_sequence_that_was_met_is_told() -> None:
+    met = {"stop_reason": "stop_sequence", "stop_sequence": "END"}
+    assert said(frame_of("message_delta", delta=met)) == [Finished(0, "stop", "END")]
+    assert said(frame_of("message_delta", delta=met | {"stop_reason": "end_turn"})) == [Finished(0, "stop")]
+    assert said(frame_of("message_delta", delta=met | {"stop_sequence": 7})) == [Finished(0, "stop")]
+    assert written(Text(0, "a"), Finished(0, "stop", "END"), Done())[-2]["delta"] == met
+    body = DIALECT.write_answer([Started("m"), Text(0, "a"), Finished(0, "stop", "END"), Done()], ASK, ORIGIN)
+    assert {name: json.loads(body)[name] for name in met} == met
+    assert Finished(0, "stop", "END") in DIALECT.read_answer(body)
+
+
 def test_a_message_that_ends_without_a_reason_has_the_usual_one() -> None:
     assert said(frame_of("message_stop")) == [Finished(0, "stop"), Done()]
     call = block(0, type="tool_use", id="a", name="now")

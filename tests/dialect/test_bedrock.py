@@ -8,6 +8,7 @@ from tidegate.dialect import Notice, ProviderDialect, ProviderError
 from tidegate.dialect.bedrock import BedrockConverse
 from tidegate.dialect.events import (
     Done,
+    Failed,
     Finished,
     Reasoning,
     Sealed,
@@ -73,9 +74,15 @@ def test_a_block_of_an_unexpected_shape_says_nothing(block: Any) -> None:
 
 @pytest.mark.parametrize("given", [None, 5, "x", [1]])
 def test_a_call_of_an_unexpected_shape_is_still_a_call(given: Any) -> None:
-    events = DIALECT.read_answer(body({"toolUse": {"toolUseId": "t", "name": given, "input": given}}))
+    events = DIALECT.read_answer(body({"toolUse": {"toolUseId": "t", "name": given}}))
     name = given if given == "x" else ""
     assert events[1:4] == [ToolCallStarted(0, 0, "t", name), ToolArguments(0, 0, "{}"), ToolCallEnded(0, 0)]
+
+
+@pytest.mark.parametrize("given", [5, "x", [1], "[1]"])
+def test_arguments_that_are_no_object_are_not_made_up(given: Any) -> None:
+    with pytest.raises(FrameError):
+        DIALECT.read_answer(body({"toolUse": {"toolUseId": "t", "name": "tide", "input": given}}))
 
 
 def test_a_body_that_does_not_say_why_it_ended_is_complete() -> None:
@@ -83,16 +90,31 @@ def test_a_body_that_does_not_say_why_it_ended_is_complete() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", [b"{}", b'{"output":{}}', b'{"output":{"message":{"content":5}}}', b'{"message":"m"}']
+    "answer", [b"{}", b'{"output":{}}', b'{"output":{"message":{"content":5}}}', b'{"output":{},"message":"m"}']
 )
 def test_a_body_without_a_message_is_refused(answer: bytes) -> None:
     with pytest.raises(FrameError, match="no message"):
         DIALECT.read_answer(answer)
+    with pytest.raises(FrameError, match="no message"):
+        DIALECT.read_response(answer)
 
 
-def test_a_message_alone_is_an_error() -> None:
-    assert DIALECT.read_response(b'{"message":"The model broke."}').error == ProviderError("The model broke.")
-    assert DIALECT.read_response(b'{"output":{},"message":"m"}').error is None
+@pytest.mark.parametrize("answer", [b'{"message":"The model broke."}', b'{"Message":"The model broke."}'])
+def test_a_message_alone_is_an_error(answer: bytes) -> None:
+    error = ProviderError("The model broke.")
+    assert DIALECT.read_answer(answer) == [Failed(error)]
+    assert DIALECT.read_response(answer) == Notice(error=error)
+
+
+@pytest.mark.parametrize("reason", ["malformed_model_output", "malformed_tool_use"])
+def test_a_body_of_what_cannot_be_read_is_an_error(reason: str) -> None:
+    events = DIALECT.read_answer(body({"text": "Hi"}, stopReason=reason))
+    check_grammar(events)
+    assert events[:-1] == [Started(), Text(0, "Hi"), UsageSeen(Usage(133, 7, 100, 0, 3))]
+    assert isinstance(events[-1], Failed)
+    error = events[-1].error
+    assert (error.kind, error.code, error.status) == (reason, None, 502)
+    assert DIALECT.read_response(body(stopReason=reason)).error == error
 
 
 def test_a_body_that_is_no_object_is_refused() -> None:
@@ -106,7 +128,6 @@ def test_a_body_that_is_no_object_is_refused() -> None:
 def test_a_body_tells_its_usage_and_why_it_ended() -> None:
     expected = Notice(usage=Usage(133, 7, 100, 0, 3), finish_reason="length", finished=1)
     assert DIALECT.read_response(body({"text": "Hi"}, stopReason="max_tokens")) == expected
-    assert DIALECT.read_response(b"{}") == Notice()
 
 
 @pytest.mark.parametrize(

@@ -266,13 +266,27 @@ def test_calls_have_a_limit() -> None:
         ("model_context_window_exceeded", "length"),
         ("guardrail_intervened", "content_filter"),
         ("content_filtered", "content_filter"),
-        ("malformed_tool_use", "malformed_tool_use"),
-        ("malformed_model_output", "malformed_model_output"),
     ],
 )
 def test_the_reason_is_told_in_neutral_words_where_there_is_one(word: str, reason: str) -> None:
     assert word in service().shape_for("StopReason").enum
     assert events_of(START, event("messageStop", {"stopReason": word})) == [Started(), Finished(0, reason)]
+
+
+def test_a_reason_that_nobody_knows_is_told_as_it_is() -> None:
+    assert events_of(event("messageStop", {"stopReason": "ebbed"}))[-1] == Finished(0, "ebbed")
+
+
+@pytest.mark.parametrize("word", ["malformed_tool_use", "malformed_model_output"])
+def test_an_answer_that_cannot_be_read_is_an_error_and_no_end(word: str) -> None:
+    assert word in service().shape_for("StopReason").enum
+    decoder = DIALECT.decoder(ASK)
+    decoder.feed(tool(0))
+    (failed,) = decoder.feed(event("messageStop", {"stopReason": word}))
+    assert isinstance(failed, Failed)
+    assert (failed.error.kind, failed.error.code, failed.error.status) == (word, None, 502)
+    assert failed.error.message.startswith("the model ")
+    assert decoder.finish() == ()
 
 
 def test_a_second_stop_says_nothing_and_metadata_alone_is_no_end() -> None:

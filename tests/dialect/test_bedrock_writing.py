@@ -172,12 +172,10 @@ def test_ids_that_bedrock_takes_stay_and_no_two_others_become_the_same() -> None
     assert len(set(given)) == len(idents)
 
 
-@pytest.mark.parametrize(
-    "arguments", ["", "[]", "5", "{", '{}},"system":[{"text":"x"}],"x":{', '{"a":\ud83c}', "{" * 9]
-)
-def test_arguments_that_are_no_object_cannot_be_said(arguments: str) -> None:
-    turns = (*ASKED, Turn("assistant", (CallPart("t", "tide", arguments),)))
-    assert refused(conversation(turns)) == ("messages", "`messages` has a call whose arguments are not a JSON object")
+@pytest.mark.parametrize("arguments", ["", "[]", "5", "{", '{}},"system":[{"text":"x"}],"x":{', "{" * 9])
+def test_arguments_that_are_no_object_are_written_as_what_was_said(arguments: str) -> None:
+    (block,) = content(CallPart("t", "tide", arguments), role="assistant")
+    assert block["toolUse"]["input"] == {"INVALID_JSON": arguments}
 
 
 def test_arguments_keep_their_numbers_to_the_last_digit() -> None:
@@ -188,6 +186,7 @@ def test_arguments_keep_their_numbers_to_the_last_digit() -> None:
 
 def test_half_a_surrogate_pair_cannot_be_said() -> None:
     assert refused(conversation((Turn("user", (TextPart("\ud83c"),)),)))[0] == "messages"
+    assert refused(conversation((*ASKED, Turn("assistant", (CallPart("t", "tide", '{"a":\ud83c}'),)))))[0] == "messages"
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
@@ -315,7 +314,20 @@ def test_one_call_at_a_time_is_said_to_anthropic_s_models_with_the_choice(choice
     given = {"tools": (TIDE,), "tool_choice": choice, "tool": tool, "parallel_tools": False}
     told = {"tool_choice": expected | {"disable_parallel_tool_use": True}}
     assert tools_of(NEW, **given) == (["tide"], None, told)
-    assert refused(conversation(**given), NOVA)[0] == "parallel"
+
+
+@pytest.mark.parametrize("choice", ["", "auto", "required"])
+def test_other_models_cannot_be_told_to_call_one_at_a_time_and_the_client_learns_it(choice: Any) -> None:
+    given = conversation(tools=(TIDE,), tool_choice=choice, parallel_tools=False)
+    without = structs.replace(given, parallel_tools=None)
+    assert body_of(given, NOVA) == body_of(without, NOVA)
+    assert DIALECT.write_conversation(given, NOVA).dropped == ("parallel",)
+    assert DIALECT.write_conversation(given, NEW).dropped == ()
+
+
+@pytest.mark.parametrize("fields", [{}, {"tools": (TIDE,), "tool_choice": "none"}])
+def test_where_no_tool_may_be_called_nothing_is_dropped(fields: dict[str, Any]) -> None:
+    assert DIALECT.write_conversation(conversation(parallel_tools=False, **fields), NOVA).dropped == ()
 
 
 # --- settings --------------------------------------------------------------------------------------------------------
@@ -425,7 +437,7 @@ FIELDS: dict[str, tuple[Any, str, str]] = {
     "tools": ((TIDE,), "written", "written"),
     "tool_choice": ("required", "written", "written"),
     "tool": ("tide", "written", "written"),
-    "parallel_tools": (False, "written", "refused"),
+    "parallel_tools": (False, "written", "dropped"),
     "format": (Schema({"type": "object"}), "written", "written"),
     "max_tokens": (7, "written", "written"),
     "temperature": (0.5, "written", "written"),

@@ -222,8 +222,8 @@ def test_a_frame_without_data_says_nothing() -> None:
         ({"text": "a", "thought": True}, [Reasoning(0, "a")]),
         ({"text": "a", "thought": True, "thoughtSignature": "s"}, [Reasoning(0, "a", "s")]),
         ({"text": "", "thought": True}, []),
-        ({"inlineData": {"mimeType": "image/png", "data": "AAEC"}}, []),
-        ({"executableCode": {"language": "PYTHON", "code": "1"}}, []),
+        ({"inlineData": {}}, []),
+        ({"inlineData": "x"}, []),
         ({"functionCall": {}}, []),
         ({"functionCall": {"args": {"x": 1}}}, []),
     ],
@@ -232,7 +232,26 @@ def test_each_part_says_what_it_says(part: dict[str, Any], expected: list[Event]
     assert said(part) == expected
 
 
-@pytest.mark.parametrize("arguments", [None, [], "x", 7, {}])
+@pytest.mark.parametrize(
+    ("part", "kind"),
+    [
+        ({"inlineData": {"mimeType": "image/png", "data": "AAEC"}}, "inlineData"),
+        ({"inlineData": {"mimeType": "image/png", "data": "AAEC"}, "text": "", "thought": True}, "inlineData"),
+        ({"fileData": {"fileUri": "gs://bucket/tide.png"}}, "fileData"),
+        ({"executableCode": {"language": "PYTHON", "code": "1"}}, "executableCode"),
+        ({"codeExecutionResult": {"outcome": "OUTCOME_OK", "output": "1"}}, "codeExecutionResult"),
+    ],
+)
+def test_a_part_that_no_event_can_say_is_an_error_and_not_lost(part: dict[str, Any], kind: str) -> None:
+    first, failed = said({"text": "a"}, part, {"text": "b"}, finishReason="STOP")
+    assert first == Text(0, "a")
+    assert isinstance(failed, Failed)
+    assert kind in failed.error.message
+    assert (failed.error.kind, failed.error.code, failed.error.status) == (None, None, 502)
+    assert DIALECT.look(answer(candidate(part))) == (Sight.ERROR, failed.error)
+
+
+@pytest.mark.parametrize("arguments", [None, [], "", {}])
 def test_no_arguments_are_those_of_an_empty_object(arguments: Any) -> None:
     assert said({"functionCall": {"name": "tide", "args": arguments}}) == [
         ToolCallStarted(0, 0, "call__0_0", "tide"),
@@ -309,7 +328,6 @@ def test_half_a_surrogate_pair_is_let_through() -> None:
         ("PROHIBITED_CONTENT", "content_filter"),
         ("SPII", "content_filter"),
         ("IMAGE_SAFETY", "content_filter"),
-        ("OTHER", "OTHER"),
         ("THE_SEA_WAS_ROUGH", "THE_SEA_WAS_ROUGH"),
     ],
 )
@@ -337,12 +355,46 @@ def test_a_stream_of_several_candidates_ends_when_all_have() -> None:
     assert read([*frames, answer(candidate(index=1, finishReason="STOP"))])[-1] == Done()
 
 
-@pytest.mark.parametrize("reason", ["MALFORMED_FUNCTION_CALL", "MALFORMED_RESPONSE", "UNEXPECTED_TOOL_CALL"])
-def test_an_answer_that_cannot_be_told_is_an_error(reason: str) -> None:
-    failed = said({"text": "a"}, finishReason=reason)[-1]
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "OTHER",
+        "LANGUAGE",
+        "MALFORMED_FUNCTION_CALL",
+        "MALFORMED_RESPONSE",
+        "UNEXPECTED_TOOL_CALL",
+        "TOO_MANY_TOOL_CALLS",
+        "MISSING_THOUGHT_SIGNATURE",
+        "NO_IMAGE",
+        "IMAGE_OTHER",
+    ],
+)
+@pytest.mark.parametrize("parts", [[], [{"text": "a"}]])
+def test_what_ended_for_no_good_reason_is_an_error_whatever_was_said_before(
+    reason: str, parts: list[dict[str, Any]]
+) -> None:
+    *before, failed = said(*parts, finishReason=reason)
+    assert before == [Text(0, "a") for _ in parts]
     assert isinstance(failed, Failed)
-    assert (failed.error.kind, failed.error.status) == (reason, 502)
+    assert (failed.error.kind, failed.error.code, failed.error.status) == (reason, None, 502)
     assert failed.error.message.startswith("the model ")
+    assert said(finishReason=reason, finishMessage="Why?") == [Failed(ProviderError("Why?", reason, status=502))]
+    assert DIALECT.read_response(body_of(candidate(*parts, finishReason=reason))).error == failed.error
+
+
+def test_a_long_word_of_why_is_cut() -> None:
+    failed = said(finishReason="OTHER", finishMessage="m" * 5000)[-1]
+    assert failed == Failed(ProviderError("m" * MAX_MESSAGE_CHARS + "…", "OTHER", status=502))
+
+
+def test_a_last_frame_without_its_empty_line_completes_a_stream() -> None:
+    stream = (GOLDEN / "text.sse").read_bytes().rstrip()
+    framer, decoder = SseFramer(), DIALECT.decoder(ASK)
+    for frame in framer.feed(stream):
+        decoder.feed(frame)
+    last = Frame(framer.release())
+    assert last.data is not None
+    assert [*decoder.feed(last), *decoder.finish()][-2:] == [Finished(0, "stop"), Done()]
 
 
 def test_a_question_that_is_blocked_is_no_silent_stop() -> None:
@@ -480,8 +532,9 @@ def test_a_whole_answer_of_several_candidates_ends_in_each() -> None:
 
 def test_a_whole_answer_may_be_an_error() -> None:
     body = b'{"error":{"message":"no","status":"INTERNAL"}}'
-    assert DIALECT.read_answer(body) == [Failed(ProviderError("no", "INTERNAL", status=500))]
-    assert DIALECT.read_response(body) == Notice(error=ProviderError("no", "INTERNAL", status=500))
+    for given in (body, b"[" + body + b"]"):
+        assert DIALECT.read_answer(given) == [Failed(ProviderError("no", "INTERNAL", status=500))]
+        assert DIALECT.read_response(given) == Notice(error=ProviderError("no", "INTERNAL", status=500))
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,10 @@ STREAMS: dict[str, list[Event]] = {
     ],
     "unended.ndjson": [START, Text(0, "The tide"), UsageSeen(Usage(5, 2)), Finished(0, "stop"), Done()],
     "truncated.ndjson": [START, Text(0, "The tide"), Text(0, " turns")],
-    "load.ndjson": [START, Finished(0, "load"), Done()],
+    "load.ndjson": [
+        START,
+        Failed(ProviderError("the provider loaded the model, and asked it nothing", "load", status=502)),
+    ],
 }
 
 
@@ -141,7 +144,7 @@ def test_a_blank_line_says_nothing() -> None:
 # --- lines -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments", [None, [], "x", 7, {}])
+@pytest.mark.parametrize("arguments", [None, [], "", {}])
 def test_no_arguments_are_those_of_an_empty_object(arguments: Any) -> None:
     assert said(tool_calls=[{"function": {"name": "tide", "arguments": arguments}}]) == [
         ToolCallStarted(0, 0, "call__0_0", "tide"),
@@ -174,9 +177,17 @@ def test_a_wrong_call_costs_the_text_beside_it_nothing() -> None:
     assert said(content="a", tool_calls=[7]) == [Text(0, "a")]
 
 
-@pytest.mark.parametrize(("reason", "told"), [("stop", "stop"), ("length", "length"), ("unload", "unload"), ("", "stop"), (7, "stop")])  # fmt: skip
+@pytest.mark.parametrize(("reason", "told"), [("stop", "stop"), ("length", "length"), ("ebbed", "ebbed"), ("", "stop"), (7, "stop")])  # fmt: skip
 def test_reasons_are_taken_verbatim(reason: Any, told: str) -> None:
     assert read([line_of({"done": True, "done_reason": reason})])[-2:] == [Finished(0, told), Done()]
+
+
+@pytest.mark.parametrize("reason", ["load", "unload"])
+def test_a_model_that_was_not_asked_has_not_answered(reason: str) -> None:
+    failed = read([line_of({"done": True, "done_reason": reason})])[-1]
+    assert isinstance(failed, Failed)
+    assert (failed.error.kind, failed.error.code, failed.error.status) == (reason, None, 502)
+    assert f"{reason}ed the model" in failed.error.message
 
 
 def test_counts_of_an_unexpected_type_are_none() -> None:

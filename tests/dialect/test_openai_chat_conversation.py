@@ -30,7 +30,8 @@ from tidegate.dialect.conversation import (
 )
 from tidegate.dialect.openai_chat import LACKS, OpenAIChat, Quirks
 from tidegate.dialect.openai_chat.asked import Asked
-from tidegate.dialect.openai_chat.writing import Thoughts
+from tidegate.dialect.openai_chat.writing import Thoughts, Usages
+from tidegate.dialect.requests import MAX_MODEL_CHARS
 from tidegate.dialect.seals import marked
 from tidegate.verdict import Refused
 
@@ -92,7 +93,7 @@ DETAILED = conversations((*UNSAYABLE, "CallPart.signature"), origin=DIALECT.name
 @settings(max_examples=120, deadline=None)
 @given(
     SIGNED_CALLS.map(lambda made: ("extra_content", made)) | DETAILED.map(lambda made: ("reasoning_details", made)),
-    st.sampled_from(["asked", "given", "never"]),
+    st.sampled_from(["asked", "given"]),
     st.sampled_from(["max_tokens", "max_completion_tokens"]),
 )
 def test_what_is_written_reads_the_same(made: tuple[Thoughts, Conversation], usage: Any, bound: Any) -> None:
@@ -140,6 +141,11 @@ DECIDED: list[tuple[str, Any, str, Any]] = [
     ("reasoning", {"max_tokens": 2048}, "thinking_tokens", 2048),
     ("reasoning", {"exclude": True}, "shows_thoughts", False),
     ("include_reasoning", True, "shows_thoughts", True),
+    ("thinking", {"type": "enabled", "budget_tokens": 2048}, "thinking_tokens", 2048),
+    ("thinking", {"type": "disabled"}, "thinking_tokens", 0),
+    ("thinking", {"type": "adaptive"}, "effort", "high"),
+    ("functions", [TOOL["function"]], "tools", (Tool("tide"),)),
+    ("function_call", "auto", "tools", ()),
     ("verbosity", "low", "verbosity", "low"),
     ("user", "u7", "user", "u7"),
     ("modalities", ["text"], "dropped", ()),
@@ -169,9 +175,9 @@ def test_a_member_without_which_the_answer_is_the_same_is_dropped_and_listed(mem
 @pytest.mark.parametrize(
     "member",
     [
-        "audio", "prediction", "web_search_options", "moderation", "functions", "function_call", "min_p", "repetition_penalty",
-        "guided_json", "guided_regex", "structured_outputs", "chat_template_kwargs", "best_of", "min_tokens", "ignore_eos",
-        "stop_token_ids", "provider", "models", "plugins", "thinking", "safe_prompt", "sybil",
+        "audio", "web_search_options", "moderation", "min_p", "repetition_penalty", "guided_json", "guided_regex",
+        "structured_outputs", "chat_template_kwargs", "enable_thinking", "best_of", "min_tokens", "ignore_eos",
+        "stop_token_ids", "provider", "models", "plugins", "safe_prompt", "sybil",
     ],
 )  # fmt: skip
 def test_a_member_that_could_change_the_answer_is_refused_by_its_name(member: str) -> None:
@@ -187,7 +193,10 @@ def test_a_member_that_could_change_the_answer_is_refused_by_its_name(member: st
         ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
         ({"tools": [{**TOOL, "sybil": 1}]}, "tools[0].sybil"),
         ({"tools": [TOOL], "tool_choice": {"type": "custom", "custom": {"name": "x"}}}, "tool_choice.type"),
+        ({"tools": [TOOL], "functions": [TOOL["function"]]}, "functions"),
+        ({"tools": [TOOL], "function_call": "auto"}, "function_call"),
         ({"reasoning": {"sybil": 1}}, "reasoning.sybil"),
+        ({"thinking": {"type": "enabled", "sybil": 1}}, "thinking.sybil"),
         ({"messages": [{"role": "user", "content": "a", "sybil": 1}]}, "messages[0].sybil"),
         ({"messages": [*HI, {"role": "assistant", "audio": {"id": "a"}}]}, "messages[1].audio"),
         (
@@ -208,6 +217,11 @@ def test_what_no_conversation_can_say_is_refused_by_its_name(members: dict[str, 
     assert untold(**members) == param
 
 
+@pytest.mark.parametrize("members", [{"x" * 2**20: 1}, {"reasoning": {"x" * 2**20: 1}}])
+def test_a_name_is_repeated_up_to_a_length(members: dict[str, Any]) -> None:
+    assert len(untold(**members)) == MAX_MODEL_CHARS + 1
+
+
 @pytest.mark.parametrize(
     ("members", "param"),
     [
@@ -226,10 +240,7 @@ def test_what_no_conversation_can_say_is_refused_by_its_name(members: dict[str, 
             {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png,a"}}]}]},
             "messages[0].content[0].image_url.url",
         ),
-        (
-            {"messages": [{"role": "assistant", "tool_calls": [{"id": "a", "function": {"name": "x", "arguments": "[]"}}]}]},
-            "messages[0].tool_calls[0].arguments",
-        ),
+        ({"thinking": {"type": "perhaps"}}, "thinking.type"),
         ({"temperature": "hot"}, "temperature"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"n": 1000}, "n"),
@@ -280,6 +291,22 @@ def test_a_message_as_openai_s_own_package_hands_it_back_says_nothing_more() -> 
     }
     assert parts(*HI, said)[1] == (TextPart('{"b":2}'), CallPart("c1", "tide", '{"a":1}', origin=OWN))
     assert read([*HI, said]).dropped == ()
+
+
+def test_a_message_as_litellm_hands_it_back_says_what_it_said() -> None:
+    more = {"provider_specific_fields": {"a": 1}}
+    call = {"id": "c1", "type": "function", "function": {"name": "tide", "arguments": "{}", **more}, **more}
+    said = read([*HI, {"role": "assistant", "content": "a", "tool_calls": [call], **more}])
+    assert said.turns[1].parts == (TextPart("a"), CallPart("c1", "tide"))
+    assert said.dropped == ("messages.provider_specific_fields", "messages.tool_calls.provider_specific_fields")
+
+
+@pytest.mark.parametrize("arguments", ['{"path": "a', "[]", "utter", '{"a":1}{'])
+def test_a_call_that_was_cut_goes_on_as_it_came(arguments: str) -> None:
+    called = {"id": "c1", "type": "function", "function": {"name": "tide", "arguments": arguments}}
+    said = read([*HI, {"role": "assistant", "content": None, "tool_calls": [called]}])
+    assert said.turns[1].parts == (CallPart("c1", "tide", arguments),)
+    assert written(said)["messages"][1]["tool_calls"] == [called]
 
 
 def test_calls_as_they_were_once_said_have_ids() -> None:
@@ -342,6 +369,28 @@ def test_a_thought_comes_back_whole_and_with_its_maker(members: dict[str, Any], 
     assert parts({"role": "assistant", "content": "b", **members}) == [(*expected, TextPart("b"))]
 
 
+@pytest.mark.parametrize(
+    ("blocks", "plain", "expected"),
+    [
+        (
+            [{"type": "thinking", "thinking": "a", "signature": "s"}, {"type": "redacted_thinking", "data": "d"}],
+            "a",
+            [ThoughtPart("a", "s", origin="anthropic"), ThoughtPart(sealed="d", origin="anthropic")],
+        ),
+        (
+            [{"thinking": "a", "signature": marked("s", "gemini", DIALECT.name)}, {"thinking": "b", "signature": "t"}],
+            "ab",
+            [ThoughtPart("a", "s", origin="gemini"), ThoughtPart("b", "t", origin="anthropic")],
+        ),
+        ([{"type": "thinking", "thinking": "a"}], None, [ThoughtPart("a")]),
+        ([], "a", [ThoughtPart("a")]),
+    ],
+)
+def test_thoughts_as_litellm_tells_them_are_their_maker_s(blocks: Any, plain: Any, expected: list[Part]) -> None:
+    said = {"role": "assistant", "content": "b", "thinking_blocks": blocks, "reasoning_content": plain}
+    assert parts(said) == [(*expected, TextPart("b"))]
+
+
 def test_a_signature_whose_thought_was_lost_in_pieces_is_left_out() -> None:
     sealed = {"data": "d", "index": 1}
     for details in ([{"signature": THEIRS, "index": 0}], [{"text": "high.", "signature": THEIRS, "index": 0}]):
@@ -381,6 +430,24 @@ def test_a_choice_of_tools_is_read_in_every_form(choice: Any, expected: tuple[st
     assert read(tool_choice=choice).tool_choice == ""
 
 
+@pytest.mark.parametrize(
+    ("choice", "expected"), [("auto", ("auto", "")), ("none", ("none", "")), ({"name": "moon"}, ("tool", "moon"))]
+)
+def test_functions_from_before_there_were_tools_are_tools(choice: Any, expected: tuple[str, str]) -> None:
+    said = read(functions=[TOOL["function"], MOON["function"]], function_call=choice)
+    assert said.tools == (Tool("tide"), Tool("moon"))
+    assert (said.tool_choice, said.tool) == expected
+    assert said.member("tools") == "functions"
+    assert written(said)["tools"] == [TOOL, MOON]
+
+
+def test_a_bound_on_thoughts_is_named_as_the_client_named_it() -> None:
+    thinking = {"type": "enabled", "budget_tokens": 2048}
+    assert read(thinking=thinking).member("thinking_tokens") == "thinking"
+    both = read(thinking=thinking, reasoning={"max_tokens": 7}, reasoning_effort="low")
+    assert (both.thinking_tokens, both.effort, both.member("thinking_tokens")) == (7, "low", "reasoning.max_tokens")
+
+
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 ASKED = Turn("user", (TextPart("a"),))
@@ -388,8 +455,8 @@ ASKED = Turn("user", (TextPart("a"),))
 
 def test_usage_is_asked_for_where_it_must_be_and_may_be() -> None:
     conversation = Conversation(turns=(ASKED,), stream=True, max_tokens=7)
-    said = [written(conversation, usage=usage) for usage in ("asked", "given", "never")]
-    assert [one.get("stream_options") for one in said] == [{"include_usage": True}, None, None]
+    said = [written(conversation, usage=usage) for usage in get_args(Usages)]
+    assert [one.get("stream_options") for one in said] == [{"include_usage": True}, None]
     assert written(conversation)["max_completion_tokens"] == 7
     assert written(conversation, bound="max_tokens")["max_tokens"] == 7
     assert "stream_options" not in written(Conversation(turns=(ASKED,)))
@@ -400,12 +467,11 @@ def test_a_provider_that_refuses_options_of_a_stream_gets_none_of_a_client_s_byt
         {"model": "m", "messages": HI, "stream": True, "stream_options": {"include_usage": True}}
     ).encode()
     ask = DIALECT.read_request(body)
-    given, never = (OpenAIChat(Quirks(usage=usage)) for usage in ("given", "never"))
+    given = OpenAIChat(Quirks(usage="given"))
     assert json.loads(given.write_request(ask, "m")) == {"model": "m", "messages": HI, "stream": True}
-    assert never.write_request(ask, "m") is body
+    assert DIALECT.write_request(ask, "m") is body
     plain_ask = DIALECT.read_request(json.dumps({"model": "m", "messages": HI, "stream": True}).encode())
     assert given.write_request(plain_ask, "m") is plain_ask.body
-    assert never.write_request(plain_ask, "m") is plain_ask.body
 
 
 def test_what_a_server_lacks_is_dropped_or_refused() -> None:

@@ -26,7 +26,9 @@ from tidegate.dialect.events import (
     UsageSeen,
 )
 from tidegate.dialect.openai_chat import OpenAIChat
-from tidegate.dialect.openai_chat.events import MAX_CALLS, MAX_CHOICES
+from tidegate.dialect.openai_chat.calls import MAX_KEPT_CHARS
+from tidegate.dialect.openai_chat.events import MAX_CHOICES
+from tidegate.dialect.whole import MAX_CALLS
 from tidegate.exchange import Ask, Usage
 from tidegate.wire import Frame, FrameError
 from tidegate.wire.sse import SseFramer
@@ -206,13 +208,135 @@ def test_calls_without_ids_and_places_get_ids_of_their_own() -> None:
     assert [event.id for event in events if isinstance(event, ToolCallStarted)] == ["call_c1_0_0", "call_c1_0_1"]
 
 
-def test_a_call_is_told_when_its_name_is_known_or_its_arguments_begin() -> None:
+def test_a_call_is_told_when_its_name_is_known_or_nothing_follows() -> None:
     assert said({"tool_calls": [call(0, "a")]}) == []
     assert said({"tool_calls": [call(0, "a")]}, {"tool_calls": [call(0, None, "tide")]}) == [
         ToolCallStarted(0, 0, "a", "tide")
     ]
-    assert said({"tool_calls": [call(0, "a", None, "{")]})[0] == ToolCallStarted(0, 0, "a", "")
+    assert said({"tool_calls": [call(0, "a", None, "{")]}) == []
+    assert said({"tool_calls": [call(0, "a", None, "{")]}, finish="stop")[:2] == [
+        ToolCallStarted(0, 0, "a", ""),
+        ToolArguments(0, 0, "{"),
+    ]
     assert said({"tool_calls": [call(0, "a")]}, finish="stop")[0] == ToolCallStarted(0, 0, "a", "")
+
+
+@pytest.mark.parametrize("place", [0, None])
+def test_arguments_before_the_name_wait_for_it_and_make_one_call(place: int | None) -> None:
+    pieces = ({"tool_calls": [call(place, arguments=piece)]} for piece in ('{"x"', ":1"))
+    assert said(*pieces, {"tool_calls": [call(place, "a", "tide", "}")]}, finish="tool_calls") == [
+        ToolCallStarted(0, 0, "a", "tide"),
+        ToolArguments(0, 0, '{"x"'),
+        ToolArguments(0, 0, ":1"),
+        ToolArguments(0, 0, "}"),
+        ToolCallEnded(0, 0),
+        Finished(0, "tool_calls"),
+    ]
+
+
+def test_calls_are_counted_in_the_order_in_which_they_are_told() -> None:
+    events = said(
+        {"tool_calls": [call(0, arguments="{}"), call(1, "b", "moon", "{}")]},
+        {"tool_calls": [call(0, "a", "tide")]},
+        finish="tool_calls",
+    )
+    assert events == [
+        ToolCallStarted(0, 0, "b", "moon"),
+        ToolArguments(0, 0, "{}"),
+        ToolCallEnded(0, 0),
+        ToolCallStarted(0, 1, "a", "tide"),
+        ToolArguments(0, 1, "{}"),
+        ToolCallEnded(0, 1),
+        Finished(0, "tool_calls"),
+    ]
+
+
+def test_what_waits_for_a_name_is_bounded() -> None:
+    half = "x" * (MAX_KEPT_CHARS // 2 + 1)
+    pieces = [{"tool_calls": [call(0, arguments=half)]}] * 2
+    assert said(*pieces, {"tool_calls": [call(0, "late", "tide", "x")]}) == [
+        ToolCallStarted(0, 0, "call_c1_0_0", ""),
+        ToolArguments(0, 0, half),
+        ToolArguments(0, 0, half),
+        ToolArguments(0, 0, "x"),
+    ]
+
+
+def test_a_whole_call_ends_when_the_next_one_of_its_choice_begins() -> None:
+    assert said(
+        {"tool_calls": [call(0, "a", "tide", "")]},
+        {"tool_calls": [call(0, arguments='{"p":"}')]},
+        {"tool_calls": [call(0, arguments='"} ')]},
+        {"tool_calls": [call(1, "b", "moon", "{}")]},
+        {"tool_calls": [call(0, arguments="\n")]},
+    ) == [
+        ToolCallStarted(0, 0, "a", "tide"),
+        ToolArguments(0, 0, '{"p":"}'),
+        ToolArguments(0, 0, '"} '),
+        ToolCallEnded(0, 0),
+        ToolCallStarted(0, 1, "b", "moon"),
+        ToolArguments(0, 1, "{}"),
+    ]
+
+
+@pytest.mark.parametrize("before", ["", "{", '{"p":', '{"p":"}', "[]", "x", "[" * 100_000, '{"p":"\ud83c"}'])
+def test_a_call_that_could_go_on_ends_with_its_choice(before: str) -> None:
+    calls = [
+        call(0, "a", "tide", before),
+        call(1, "b", "moon", "{}"),
+        call(0, arguments="1"),
+        call(2, "c", "sun", "{}"),
+    ]
+    events = said({"tool_calls": calls}, finish="tool_calls")
+    pieces = [event.fragment for event in events if isinstance(event, ToolArguments) and event.call == 0]
+    assert "".join(pieces) == before + "1"
+    assert [event.call for event in events if isinstance(event, ToolCallEnded)] == [1, 0, 2]
+    assert events[-4] == ToolArguments(0, 2, "{}")
+
+
+def test_a_call_longer_than_what_is_kept_ends_with_its_choice() -> None:
+    long = json.dumps({"x": "x" * MAX_KEPT_CHARS})
+    calls = [call(0, "a", "tide", long), call(1, "b", "moon", "{}"), call(2, "c", "sun", "{}")]
+    events = said({"tool_calls": calls}, finish="tool_calls")
+    assert [event.call for event in events if isinstance(event, ToolCallEnded)] == [1, 0, 2]
+
+
+def test_calls_of_another_choice_end_no_call() -> None:
+    events = events_of(
+        chunk(choice(index=0, tool_calls=[call(0, "a", "tide", "{}")])),
+        chunk(choice(index=1, tool_calls=[call(0, "b", "moon", "{}")])),
+        choices=2,
+    )
+    assert not [event for event in events if isinstance(event, ToolCallEnded)]
+
+
+@pytest.mark.parametrize("after", [call(1, "b", "moon", "{}"), None], ids=["next", "finish"])
+def test_a_call_that_goes_on_after_its_end_cannot_be_read(after: Any) -> None:
+    whole = choice(tool_calls=[call(0, "a", "tide", "{}")])
+    end = choice(tool_calls=[after]) if after else choice("tool_calls")
+    with pytest.raises(FrameError, match="after its end"):
+        events_of(chunk(whole), chunk(end), chunk(choice(tool_calls=[call(0, arguments='{"x":1}')])))
+
+
+def test_a_call_after_the_end_of_its_choice_ends_with_the_stream() -> None:
+    frames = (choice("tool_calls", tool_calls=[call(0, "a", "tide", "{}")]), choice(tool_calls=[call(1, "b", "moon")]))
+    assert events_of(*map(chunk, frames), frame_of(b"[DONE]"))[-4:] == [
+        ToolCallStarted(0, 1, "b", "moon"),
+        ToolArguments(0, 1, "{}"),
+        ToolCallEnded(0, 1),
+        Done(),
+    ]
+
+
+def test_arguments_that_come_as_an_object_are_its_json() -> None:
+    events = said({"tool_calls": [call(0, "a", "tide", {"x": [1, "é"]})]}, {"function_call": {"arguments": {}}})
+    assert events == [ToolCallStarted(0, 0, "a", "tide"), ToolArguments(0, 0, '{"x":[1,"é"]}')]
+
+
+@pytest.mark.parametrize("arguments", [7, True, [1]])
+def test_arguments_that_are_neither_a_text_nor_an_object_cannot_be_read(arguments: Any) -> None:
+    with pytest.raises(FrameError, match="arguments"):
+        said({"tool_calls": [call(0, "a", "tide", arguments)]})
 
 
 @pytest.mark.parametrize("end", [chunk(choice("tool_calls")), frame_of(b"[DONE]")], ids=["finish", "done"])

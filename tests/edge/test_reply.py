@@ -3,6 +3,9 @@ import json
 
 import pytest
 
+from tidegate.dialect import Refusing
+from tidegate.dialect.anthropic import Anthropic
+from tidegate.dialect.anthropic.tokens import CountTokens
 from tidegate.dialect.openai_chat import OpenAIChat
 from tidegate.edge.reply import Dates, error_body, refusal, render
 from tidegate.exchange import ReplyHead
@@ -11,8 +14,10 @@ from tidegate.verdict import BAD_REQUEST, CONNECT_REFUSED, DRAINING, METHOD, UPS
 DATE = b"Sun, 06 Nov 1994 08:49:37 GMT"
 
 
-def lines_of(head: ReplyHead, *, framing: bytes = b"", keeps: bool = True) -> list[bytes]:
-    raw = render(head, "id-1", DATE, framing=framing, keeps=keeps)
+def lines_of(
+    head: ReplyHead, *, framing: bytes = b"", keeps: bool = True, dialect: Refusing | None = None
+) -> list[bytes]:
+    raw = render(head, dialect or OpenAIChat(), "id-1", DATE, framing=framing, keeps=keeps)
     assert raw.endswith(b"\r\n\r\n")
     return raw[:-4].split(b"\r\n")
 
@@ -29,6 +34,13 @@ def test_a_stream_of_events_is_kept_out_of_caches_and_buffers(kind: bytes) -> No
     assert b"content-type: " + kind in lines
     assert b"cache-control: no-cache" in lines
     assert b"x-accel-buffering: no" in lines
+
+
+@pytest.mark.parametrize(("dialect", "said"), [(Anthropic(), True), (CountTokens(), True), (OpenAIChat(), False)])
+def test_clients_of_messages_find_the_same_id_under_the_name_that_they_read(dialect: Refusing, *, said: bool) -> None:
+    assert (b"request-id: id-1" in lines_of(ReplyHead(200, ()), dialect=dialect)) is said
+    head, _, _ = refusal(Fault(DRAINING), dialect, "id-1", DATE, keeps=True).partition(b"\r\n\r\n")
+    assert (b"request-id: id-1" in head.split(b"\r\n")) is said
 
 
 def test_framing_and_the_end_of_the_connection_are_said() -> None:

@@ -73,7 +73,7 @@ FAILED: Final = {
     *("bedrock/invoke_throttled.bin", "gemini/broken.sse", "gemini/overloaded.sse", "gemini/error.json"),
     *("gemini/overloaded.json", "ollama/error.ndjson", "openai/error.sse", "openai/openrouter-error.sse"),
     *("openai/vllm-error.sse", "openai_responses/error.sse", "openai_responses/error_first.sse"),
-    "openai_responses/failed.sse",
+    *("openai_responses/failed.sse", "ollama/load.ndjson"),
 }
 """What ends in the provider's own error."""
 CUT_SHORT: Final = {"ollama/truncated.ndjson"}

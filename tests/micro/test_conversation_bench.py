@@ -27,7 +27,7 @@ def body(dialect: ClientDialect, count: int) -> bytes:
 @pytest.mark.parametrize("dialect", [OpenAIChat(), OpenAIResponses(), Anthropic()], ids=lambda dialect: dialect.name)
 def test_a_request_is_read_and_written(benchmark: BenchmarkFixture, dialect: ClientDialect, count: int) -> None:
     request, provider = body(dialect, count), Anthropic()
-    written = benchmark.pedantic(
+    written = benchmark.pedantic(  # type: ignore[no-untyped-call]
         lambda: provider.write_conversation(dialect.read_conversation(request), "m"), rounds=3, iterations=1
     )
     assert len(json.loads(written.body)["messages"]) == 1

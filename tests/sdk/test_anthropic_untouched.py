@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import pytest
+from anthropic import BadRequestError
 from messaging import PROMPT, awaiting
 from upstreams import AWS
 
@@ -211,6 +212,40 @@ def test_the_packages_version_and_betas_reach_anthropic_and_no_other(kind: str) 
             assert said == (betas if kind == "anthropic" else {})
             assert not any(b"tg-a-key-of-the-sdk" in value for value in headers.values())
             assert headers.get(b"x-api-key") == (b"sk-upstream-secret" if kind == "anthropic" else None)
+
+    run(work)
+
+
+def test_the_betas_that_amazon_knows_go_into_the_body_and_the_others_are_named() -> None:
+    betas = "claude-code-20250219, context-management-2025-06-27,interleaved-thinking-2025-05-14"
+
+    async def work() -> None:
+        async with fronting("bedrock_anthropic", answering(answer(200, WHOLE))) as (running, upstream):
+            reply = await ask(running.port, BODY % b"false", path=PATH, headers={"anthropic-beta": betas})
+            assert (reply.status, reply.headers["x-tidegate-dropped"]) == (200, "anthropic-beta")
+            _, body = sent_to(upstream)
+            assert body == KEPT[:-1] + (
+                b',"anthropic_beta":["context-management-2025-06-27","interleaved-thinking-2025-05-14"]}'
+            )
+
+    run(work)
+
+
+@pytest.mark.parametrize("status", [200, 400])
+def test_the_package_knows_the_id_of_an_answer_and_of_an_error(status: int) -> None:
+    theirs = answer(status, WHOLE if status == 200 else b"{}", "request-id: req_theirs")
+
+    async def work() -> None:
+        async with (
+            fronting("anthropic", answering(theirs)) as (running, _),
+            awaiting(f"http://127.0.0.1:{running.port}") as client,
+        ):
+            try:
+                known = (await client.messages.create(model="mock", max_tokens=100, messages=PROMPT))._request_id
+            except BadRequestError as refused:
+                known = refused.request_id
+            entry = await running.entry()
+            assert (known, entry.status) == (entry.request_id, status)
 
     run(work)
 

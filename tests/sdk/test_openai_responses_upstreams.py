@@ -7,7 +7,13 @@ from typing import Any, Final
 
 import openai
 import pytest
-from openai.types.responses import Response, ResponseFunctionToolCall, ResponseReasoningItem, ResponseStreamEvent
+from openai.types.responses import (
+    Response,
+    ResponseCustomToolCall,
+    ResponseFunctionToolCall,
+    ResponseReasoningItem,
+    ResponseStreamEvent,
+)
 from pydantic import BaseModel
 from upstreams import KINDS, SCRIPTS, Upstreams, openai_async, openai_client, openai_direct, upstreams
 
@@ -243,6 +249,23 @@ def test_calls_their_results_and_the_final_answer_make_a_round(
     if kind in SIGNERS and script == "thinks_calls":
         assert signature(kind, first) in sent
     assert "tidegate:" not in sent
+
+
+@every_way
+@pytest.mark.parametrize("kind", TRANSLATED)
+def test_a_tool_that_takes_a_plain_text_makes_a_round(served: Upstreams, kind: str, way: str) -> None:
+    tools: Any = [{"type": "custom", "name": "apply_patch", "description": "Changes files."}]
+    first = respond(served, way, f"{kind}/calls", tools=tools, **STATELESS)
+    [call] = first.output
+    assert isinstance(call, ResponseCustomToolCall)
+    assert (call.name, "input" in json.dumps(served.sent())) == ("apply_patch", True)
+    assert call.input
+    result = {"type": "custom_tool_call_output", "call_id": call.call_id, "output": "Done."}
+    items = [{"role": "user", "content": ASKED}, call, result]
+    assert respond(served, way, f"{kind}/text", input=items, tools=tools, **STATELESS).status == "completed"
+    sent = json.dumps(served.sent())
+    assert sent.count(f'"{call.call_id}"') == 2, "the call, and its result"
+    assert "Done." in sent
 
 
 def _direct_text(served: Upstreams, items: Sequence[Any]) -> str:

@@ -31,7 +31,7 @@ PASSED_DOWN = {
     "retry-after": "3",
 }
 STOPPED_DOWN = (
-    "set-cookie", "server", "via", "x-request-id", "cf-ray", "alt-svc", "strict-transport-security", "www-authenticate",
+    "set-cookie", "server", "via", "cf-ray", "alt-svc", "strict-transport-security", "www-authenticate",
     "access-control-allow-origin", "x-served-by", "location", "trailer",
 )  # fmt: skip
 
@@ -153,6 +153,20 @@ def test_only_what_is_listed_comes_down(said: bytes) -> None:
                 "x-upstream-ratelimit-remaining-requests", "x-upstream-ratelimit-reset-tokens",
             }  # fmt: skip
             assert set(reply.headers) <= {*PASSED_DOWN, *ours}
+
+    run(work)
+
+
+@pytest.mark.parametrize("name", ["request-id", "x-request-id", "x-amzn-requestid"])
+@pytest.mark.parametrize("status", [200, 400])
+def test_a_provider_s_id_of_a_request_is_told_beside_ours(name: str, status: int) -> None:
+    async def work() -> None:
+        said: dict[str, object] = {"choices": []} if status == 200 else {"error": {"message": "no"}}
+        async with fronting(answering(answer(status, said, f"{name}: theirs-1"))) as (running, _):
+            reply = await ask(running.port, chat(stream=False), headers={"x-request-id": "ours-1"})
+            assert reply.status == status
+            ids = {name: value for name, value in reply.headers.items() if "request" in name and "id" in name}
+            assert ids == {"x-request-id": "ours-1", "x-upstream-request-id": "theirs-1"}
 
     run(work)
 

@@ -4,7 +4,8 @@ A client's dialect reads its body into a Conversation, a provider's dialect writ
 not translated: it is dropped and listed where the answer stays the same without it, and refused where it would not.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from hashlib import sha256
 from itertools import groupby
 from operator import attrgetter
 from typing import Any, Final, Literal
@@ -248,6 +249,11 @@ def merged(turns: Iterable[Turn]) -> tuple[Turn, ...]:
 
 def _is_no_result(part: Part) -> bool:
     return not isinstance(part, ResultPart)
+
+
+def id_of_call(given: str, fits: Callable[[str], object]) -> str:
+    """Give the id of a call as it is, or, where the provider would refuse it, one that always stands for it."""
+    return given if fits(given) else "call_" + sha256(given.encode(errors="surrogatepass")).hexdigest()[:40]
 
 
 _BUDGETS: Final = {"none": 0, "minimal": 1024, "low": 1024, "medium": 8192, "high": 24576, "xhigh": 32768}

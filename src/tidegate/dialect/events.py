@@ -111,10 +111,14 @@ class UsageSeen(Struct, frozen=True, gc=False):
 
 
 class Finished(Struct, frozen=True, gc=False):
-    """A choice is over. Shape: stop, length, tool_calls, content_filter, else the provider's own word."""
+    """A choice is over. Shape: stop, length, tool_calls, content_filter, else the provider's own word.
+
+    `sequence` is the stop sequence that was met, where the provider says which.
+    """
 
     index: int
     reason: str
+    sequence: str = ""
 
 
 class Failed(Struct, frozen=True, gc=False):

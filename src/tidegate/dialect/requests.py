@@ -74,6 +74,11 @@ def words_of(value: Raw) -> str:
         return ""
 
 
+def shown(name: str) -> str:
+    """Give a member's name as an error says it: a long one is cut."""
+    return name if len(name) <= MAX_MODEL_CHARS else name[:MAX_MODEL_CHARS] + "…"
+
+
 def _check_utf8(body: bytes) -> None:
     """Refuse what is not UTF-8. The JSON decoder looks at the strings it keeps only. Holds: one slice decoded at a time."""
     decoder = getincrementaldecoder("utf-8")()
@@ -98,8 +103,8 @@ def _walk_members(body: bytes) -> None:
         at = found.end() + len(bytes(value))
         # Of two numbers, the last one can be how the first one begins: so what follows is looked at, too.
         if name != key or not body.startswith(bytes(value), found.end()) or not _after_value(body, at):
-            shown = name if len(name) <= MAX_MODEL_CHARS else "a member"
-            raise Refused(BAD_REQUEST, f"`{shown}` is given twice", param=shown)
+            param = shown(name)
+            raise Refused(BAD_REQUEST, f"`{param}` is given twice", param=param)
 
 
 def _refusal(error: str, wrong: Callable[[str], Refused]) -> Refused:
@@ -202,7 +207,8 @@ class Members:
     def end(self) -> None:
         """Say that no member is read any more. Errors: Untranslatable, naming one that was not understood."""
         for name in self._left:
-            raise Untranslatable(self.at(name), f"`{self.at(name)}` cannot be said to a provider of another kind")
+            param = self.at(shown(name))
+            raise Untranslatable(param, f"`{param}` cannot be said to a provider of another kind")
 
     @staticmethod
     def _wrong(param: str, rule: str) -> Refused:

@@ -20,7 +20,7 @@ from tidegate.dialect.events import (
     ToolCallStarted,
     UsageSeen,
 )
-from tidegate.dialect.values import json_of
+from tidegate.dialect.values import json_of, object_of
 from tidegate.exchange import Usage
 from tidegate.wire import FrameError
 
@@ -47,17 +47,30 @@ class WholeCalls:
         self, index: int, name: str, arguments: object, ident: str, signature: str = "", *, answer: str
     ) -> tuple[Event, Event, Event]:
         """Give all that a call says. Shape: where it has no id, one is made of the answer's. Errors: FrameError."""
+        fragment = fragment_of(arguments) or "{}"
+        if isinstance(arguments, str):
+            object_of(fragment.encode(errors="surrogatepass"))
         if not self._left:
             raise FrameError(f"there are more than {MAX_CALLS} calls of tools")
         self._left -= 1
         number = self.made(index)
         self._counts[index] = number + 1
-        fragment = json_of(arguments).decode() if isinstance(arguments, dict) else "{}"
         return (
             ToolCallStarted(index, number, ident or f"call_{answer}_{index}_{number}", name, signature),
             ToolArguments(index, number, fragment),
             ToolCallEnded(index, number),
         )
+
+
+def fragment_of(arguments: object) -> str:
+    """Give a call's arguments as a text: as it came, or the JSON of an object; '' for none. Errors: FrameError."""
+    if type(arguments) is str:
+        return arguments
+    if not arguments:
+        return ""
+    if isinstance(arguments, dict):
+        return json_of(arguments).decode()
+    raise FrameError("the arguments of a call are neither an object nor a text")
 
 
 def seconds_of(instant: object) -> int:

@@ -224,7 +224,9 @@ class HttpClient:
                 framing = _CHUNKED
             else:
                 self.keeps = False  # HTTP/1.0: the body ends with the connection
-        self._reply = render(head, self.request_id, self._line.dates.now(), framing=framing, keeps=self.keeps)
+        self._reply = render(
+            head, self._dialect, self.request_id, self._line.dates.now(), framing=framing, keeps=self.keeps
+        )
 
     def write(self, data: bytes, /) -> None:
         """Send payload."""

@@ -6,11 +6,15 @@ import time
 from typing import Final
 
 from tidegate.dialect import Refusing
+from tidegate.dialect.anthropic import Anthropic
+from tidegate.dialect.anthropic.tokens import CountTokens
 from tidegate.exchange import ReplyHead
 from tidegate.verdict import Again, Fault
 
 _REASONS: Final = {status.value: status.phrase.encode() for status in http.HTTPStatus}
 _EVENTS: Final = b"text/event-stream"
+_MESSAGES: Final = frozenset({Anthropic.name, CountTokens.name})
+"""Whose clients know a request's id by another name. Source: Anthropic, "Errors", "Request id"."""
 
 
 class Dates:
@@ -31,7 +35,7 @@ class Dates:
         return self._text
 
 
-def render(head: ReplyHead, request_id: str, date: bytes, *, framing: bytes, keeps: bool) -> bytes:
+def render(head: ReplyHead, dialect: Refusing, request_id: str, date: bytes, *, framing: bytes, keeps: bool) -> bytes:
     """Give a reply's head as bytes. Shape: `framing` is a header line that says how the body ends, or empty."""
     status = head.status
     parts = [b"HTTP/1.1 %d %b\r\n" % (status, _REASONS.get(status, b"Unknown"))]
@@ -40,7 +44,10 @@ def render(head: ReplyHead, request_id: str, date: bytes, *, framing: bytes, kee
         if name == b"content-type" and value.startswith(_EVENTS):
             # Proxies buffer by default; nginx obeys the second line.
             parts.append(b"cache-control: no-cache\r\nx-accel-buffering: no\r\n")
-    parts.append(b"x-request-id: %b\r\ndate: %b\r\n%b" % (request_id.encode(), date, framing))
+    ident = request_id.encode()
+    parts.append(b"x-request-id: %b\r\ndate: %b\r\n%b" % (ident, date, framing))
+    if dialect.name in _MESSAGES:
+        parts.append(b"request-id: %b\r\n" % ident)
     parts.append(b"\r\n" if keeps else b"connection: close\r\n\r\n")
     return b"".join(parts)
 
@@ -55,7 +62,7 @@ def refusal(fault: Fault, dialect: Refusing, request_id: str, date: bytes, *, ke
     status = dialect.status(fault.status) if fault.status == fault.verdict.status else fault.status
     head = ReplyHead(status, tuple(headers))
     framing = b"content-length: %d\r\n" % len(body)
-    return render(head, request_id, date, framing=framing, keeps=keeps) + body
+    return render(head, dialect, request_id, date, framing=framing, keeps=keeps) + body
 
 
 def error_body(fault: Fault, dialect: Refusing) -> bytes:

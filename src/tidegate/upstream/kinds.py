@@ -7,8 +7,10 @@ from msgspec import Struct, field
 
 from tidegate.dialect import Dialect, ProviderDialect
 from tidegate.dialect.anthropic import Anthropic, AnthropicOnBedrock
+from tidegate.dialect.anthropic.betas import with_betas
 from tidegate.dialect.anthropic.tokens import CountTokens
 from tidegate.dialect.bedrock import BedrockConverse, InvokeFramer
+from tidegate.dialect.conversation import Written
 from tidegate.dialect.gemini import Gemini
 from tidegate.dialect.ollama import Ollama
 from tidegate.dialect.openai_chat import OpenAIChat
@@ -31,7 +33,8 @@ class Row(Struct, frozen=True):
     """One way to ask a provider.
 
     Shape: `stream` and `whole` are endpoints, in which `{model}` and `{api_version}` stand for what they say; `media` is how
-    the type of a stream begins. `passes` is the dialect whose clients get the bytes as they come; None where nobody speaks it.
+    the type of a stream begins. `passes` is the dialect whose clients get the bytes as they come; None where nobody speaks it;
+    `lifts` puts into such a client's body, for a model, what it says in headers.
     """
 
     dialect: ProviderDialect
@@ -40,6 +43,7 @@ class Row(Struct, frozen=True):
     passes: Dialect | None
     framer: Callable[[], FramerOf[Framed]] = SseFramer
     media: bytes = SSE
+    lifts: Callable[[bytes, str, Mapping[bytes, bytes]], Written] | None = None
 
 
 class Kind(Struct, frozen=True):
@@ -143,6 +147,7 @@ KINDS: Final[Mapping[str, Kind]] = {
             AnthropicOnBedrock(),
             InvokeFramer,
             _AMAZON,
+            with_betas,
         )
     ),
     "ollama_native": Kind(

@@ -127,7 +127,7 @@ class _Open:
         metrics.provider_call_started(self._provider.name)
         self._opening.pending.add(self)
         try:
-            call = await self._call()
+            call = self._passing() or await self._translating()
             stream = self._guessed(call) if isinstance(call, bytes) else self._opened(call, await self._ask(call))
         except BaseException:
             self._release()
@@ -139,14 +139,25 @@ class _Open:
         metrics.stream_opened(self._provider.name)
         return stream
 
-    async def _call(self) -> _Call | bytes:
-        """Give what the provider is asked, or the answer where the gateway gives it. Errors: AttemptFailed."""
-        opening, ask, model = self._opening, self._attempt.admitted.ask, self._attempt.target.model
+    def _passing(self) -> _Call | None:
+        """Give what the provider is asked where it speaks as the client does; None where it does not."""
+        opening, ask = self._opening, self._attempt.admitted.ask
         row, passes = road(self._provider.kind, ask.dialect)
+        if passes is None or (opening.translates and ask.dialect in opening.clients):
+            return None
         if passes is PASSAGE:
             return _Call(row, passes, ask.body)
-        if passes is not None and not (opening.translates and ask.dialect in opening.clients):
-            return _Call(row, passes, seals.own(passes.write_request(ask, model)))
+        model = self._attempt.target.model
+        body = seals.own(passes.write_request(ask, model))
+        if row.lifts is None:
+            return _Call(row, passes, body)
+        lifted = row.lifts(body, model, self._attempt.admitted.arrival.headers)
+        return _Call(row, passes, lifted.body, lifted.dropped)
+
+    async def _translating(self) -> _Call | bytes:
+        """Give what another dialect's provider is asked, or the answer where the gateway gives it. Errors: AttemptFailed."""
+        opening, ask, model = self._opening, self._attempt.admitted.ask, self._attempt.target.model
+        row = self._provider.kind.rows[0]
         guess = opening.guesses.get(ask.dialect)
         if guess is not None:
             return guess(ask)

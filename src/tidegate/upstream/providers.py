@@ -17,6 +17,9 @@ _DOWN: Final = frozenset({b"content-type", b"retry-after"})
 _DOWN_PREFIXES: Final = (b"openai-", b"anthropic-")
 _JSON: Final = b"\r\ncontent-type: application/json"
 _RATE_LIMIT: Final = b"x-ratelimit-"
+_IDS: Final = frozenset({b"request-id", b"x-request-id", b"x-amzn-requestid"})
+MAX_TARGETS: Final = 64
+"""Targets of requests that are remembered, with the part of the head that is always the same for them."""
 MAX_NAMES: Final = 256
 LONGEST_NAME: Final = 64
 """Names of a provider's headers that are remembered with what becomes of them."""
@@ -48,6 +51,7 @@ class Provider:
         self._defaults = [
             (name.encode(), value.encode()) for name, value in self.kind.headers.items() if name not in fixed
         ]
+        self._begun: dict[str, bytes] = {}
         self._names_down: dict[bytes, bytes] = {}
         self._signed: tuple[str, ...] | None = None
         self._secrets: tuple[str, ...] = ()
@@ -69,7 +73,13 @@ class Provider:
         for name, default in self._defaults:
             if not passes or name not in headers:
                 passed.append((name, default))
-        return self._written("POST", endpoint, _JSON, passed, arrival.request_id, body)
+        target, signed = self.signer.sign("POST", self._path + endpoint, body)
+        begun = self._begun.get(target)
+        if begun is None:
+            begun = f"POST {target} HTTP/1.1".encode("latin-1") + self._head + _JSON
+            if len(self._begun) < MAX_TARGETS:
+                self._begun[target] = begun
+        return _written(begun + signed, passed, arrival.request_id, body)
 
     def write_passage(self, arrival: Arrival, body: bytes) -> bytes:
         """Give a request that passes as it is, but for its head: the client's own credentials end here."""
@@ -82,16 +92,9 @@ class Provider:
         passed += [pair for pair in self._defaults if pair[0] not in arrival.headers]
         kind = arrival.headers.get(b"content-type")
         line = b"\r\ncontent-type: " + kind if kind is not None else b""
-        return self._written(arrival.method, arrival.target, line, passed, arrival.request_id, body)
-
-    def _written(
-        self, method: str, endpoint: str, kind: bytes, passed: list[tuple[bytes, bytes]], request_id: str, body: bytes
-    ) -> bytes:
-        target, signed = self.signer.sign(method, self._path + endpoint, body)
-        parts = [f"{method} {target} HTTP/1.1".encode("latin-1"), self._head, kind, signed]
-        parts += [b"\r\n%b: %b" % pair for pair in passed]
-        parts += (b"\r\nx-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (request_id.encode(), len(body)), body)
-        return b"".join(parts)
+        target, signed = self.signer.sign(arrival.method, self._path + arrival.target, body)
+        begun = f"{arrival.method} {target} HTTP/1.1".encode("latin-1") + self._head + line + signed
+        return _written(begun, passed, arrival.request_id, body)
 
     def write_listing(self) -> bytes:
         """Give the request for the provider's models."""
@@ -114,7 +117,7 @@ class Provider:
             self._secret_bytes = tuple(text.encode() for text in self._secrets)
 
     def headers_down(self, headers: tuple[tuple[bytes, bytes], ...]) -> tuple[tuple[bytes, bytes], ...]:
-        """Give the headers of an answer that a client may see; the provider's own limits get a name of their own.
+        """Give the headers of an answer that a client may see; the provider's own limits and ids get names of their own.
 
         One that quotes a secret of the gateway is left out.
         """
@@ -142,7 +145,16 @@ def _name_down(name: bytes) -> bytes:
     """Give the name under which a header goes to the client; empty for one that does not."""
     if name.startswith(_RATE_LIMIT):
         return b"x-upstream-" + name[2:]
+    if name in _IDS:
+        return b"x-upstream-request-id"
     return name if name in _DOWN or name.startswith(_DOWN_PREFIXES) else b""
+
+
+def _written(begun: bytes, passed: list[tuple[bytes, bytes]], request_id: str, body: bytes) -> bytes:
+    """Give a request whose head is begun."""
+    lines = [begun, *[b"\r\n%b: %b" % pair for pair in passed]]
+    lines += (b"\r\nx-request-id: %b\r\ncontent-length: %d\r\n\r\n" % (request_id.encode(), len(body)), body)
+    return b"".join(lines)
 
 
 def _secrets_in(value: str) -> Iterator[str]:

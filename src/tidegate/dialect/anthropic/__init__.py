@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta, Raw, Struct, structs
 
 from tidegate.dialect import Notice, ProviderError, Sight, sight_of
-from tidegate.dialect.anthropic import prompt, request
+from tidegate.dialect.anthropic import reading, writing
 from tidegate.dialect.anthropic.answer import read_answer, write_answer
 from tidegate.dialect.anthropic.encoder import PING, MessageEncoder, frame
 from tidegate.dialect.anthropic.events import MessageDecoder
@@ -81,9 +81,9 @@ class Anthropic:
     name = NAME
     terminator = b""
     heartbeat = PING
-    members: Mapping[str, str] = prompt.MEMBERS
-    harmless = prompt.HARMLESS
-    lacks: Mapping[str, Loss] = request.LACKS
+    members: Mapping[str, str] = reading.MEMBERS
+    harmless = reading.HARMLESS
+    lacks: Mapping[str, Loss] = writing.LACKS
 
     # --- what clients send, and what they are told ------------------------------------------------------------------
 
@@ -96,7 +96,7 @@ class Anthropic:
     @staticmethod
     def read_conversation(body: bytes, /) -> Conversation:
         """Read all of a request. Errors: Refused (bad_request); Untranslatable for what a Conversation cannot say."""
-        return prompt.read(body)
+        return reading.read(body)
 
     @staticmethod
     def encoder(ask: Ask, origin: Origin, /) -> MessageEncoder:  # noqa: ARG004 (who asks gets all there is)
@@ -145,7 +145,7 @@ class Anthropic:
     @staticmethod
     def write_conversation(conversation: Conversation, model: str, /) -> Written:
         """Write a request. Errors: Untranslatable for what it has no word for."""
-        return request.write(conversation, model)
+        return writing.write(conversation, model)
 
     @staticmethod
     def decoder(ask: Ask, /) -> MessageDecoder:  # noqa: ARG004 (there is one choice)
@@ -253,7 +253,7 @@ class AnthropicOnBedrock(Anthropic):
     def write_conversation(conversation: Conversation, model: str, /) -> Written:
         """Write a request. Errors: Untranslatable for what it has no word for, and for what Bedrock would have to fetch."""
         _check_inline(conversation)
-        return request.write(conversation, model, BEDROCK_VERSION)
+        return writing.write(conversation, model, BEDROCK_VERSION)
 
 
 def _check_inline(conversation: Conversation) -> None:

@@ -5,7 +5,7 @@ from typing import Final
 
 from tidegate.dialect.anthropic.encoder import carrier, message, sealed, stop_of
 from tidegate.dialect.anthropic.events import MessageDecoder
-from tidegate.dialect.anthropic.values import NAME, STOP_OF, error_in
+from tidegate.dialect.anthropic.values import NAME, error_in
 from tidegate.dialect.events import (
     Event,
     Failed,
@@ -22,7 +22,6 @@ from tidegate.dialect.events import (
 )
 from tidegate.dialect.seals import marked
 from tidegate.dialect.values import json_of, object_of, value_of
-from tidegate.exchange import Usage
 from tidegate.wire import FrameError
 
 INVALID: Final = "INVALID_JSON"
@@ -42,7 +41,7 @@ def read_answer(body: bytes) -> Sequence[Event]:
 
 def write_answer(events: Sequence[Event], origin: Origin) -> bytes:
     """Write the body that says it."""
-    started, usage, reason, refused = Started(), None, "", False
+    started, usage, finished, refused = Started(), None, Finished(0, ""), False
     content = _Content(origin)
     for event in events:
         match event:
@@ -50,17 +49,13 @@ def write_answer(events: Sequence[Event], origin: Origin) -> bytes:
                 started = event
             case UsageSeen(counts):
                 usage = counts
-            case Finished(_, why):
-                reason = STOP_OF.get(why, why)
+            case Finished():
+                finished = event
             case _:
                 refused = refused or isinstance(event, Refusal)
                 content.take(event)
-    return _body(started, origin, usage, content, stop_of(reason, refused=refused))
-
-
-def _body(started: Started, origin: Origin, usage: Usage | None, content: "_Content", reason: str) -> bytes:
-    members = message(started, origin, usage)
-    return json_of(members | {"content": content.blocks(), "stop_reason": reason})
+    members = message(started, origin, usage) | {"content": content.blocks()}
+    return json_of(members | stop_of(finished.reason, finished.sequence, refused=refused))
 
 
 class _Content:

@@ -16,7 +16,7 @@ from typing import Final
 
 from msgspec import structs
 
-from tidegate.dialect.anthropic.values import NAME, REFUSED, STOP_OF, error_object, usage_members
+from tidegate.dialect.anthropic.values import MET, NAME, REFUSED, STOP_OF, error_object, usage_members
 from tidegate.dialect.events import (
     Done,
     Event,
@@ -67,6 +67,7 @@ class MessageEncoder:
         "_origin",
         "_reason",
         "_refused",
+        "_sequence",
         "_started",
         "_usage",
         "_waiting",
@@ -78,6 +79,7 @@ class MessageEncoder:
         self._usage: Usage | None = None
         self._reason = ""
         self._refused = False
+        self._sequence = ""
         self._at = -1
         self._open = _NOTHING
         self._delta = b""
@@ -102,8 +104,8 @@ class MessageEncoder:
                 self._started = event
             case UsageSeen(usage):
                 self._usage = usage
-            case Finished(_, reason):
-                self._reason = STOP_OF.get(reason, reason)
+            case Finished():
+                self._reason, self._sequence = event.reason, event.sequence
             case Failed(error):
                 self._begin(out)
                 out.append(frame(b"error", error_object(error)))
@@ -124,8 +126,7 @@ class MessageEncoder:
 
     def _finish(self, out: list[bytes]) -> None:
         self._close(out)
-        reason = stop_of(self._reason, refused=self._refused)
-        delta = {"stop_reason": reason, "stop_sequence": None}
+        delta = stop_of(self._reason, self._sequence, refused=self._refused)
         body = {"type": "message_delta", "delta": delta, "usage": usage_members(self._usage)}
         out += (frame(b"message_delta", json_of(body)), frame(b"message_stop", b'{"type":"message_stop"}'))
 
@@ -248,9 +249,11 @@ def _redacted(data: str) -> dict[str, object]:
     return {"type": "redacted_thinking", "data": data}
 
 
-def stop_of(reason: str, *, refused: bool) -> str:
+def stop_of(reason: str, sequence: str, *, refused: bool) -> dict[str, object]:
     """Give why a message stopped. Shape: one that says in words of its own that the model refuses is a refusal."""
-    return REFUSED if refused and reason == STOP_OF["stop"] else reason
+    if reason == "stop" and (refused or sequence):
+        reason = REFUSED if refused else MET
+    return {"stop_reason": STOP_OF.get(reason, reason), "stop_sequence": sequence if reason == MET else None}
 
 
 def frame(event: bytes, data: bytes) -> bytes:

@@ -6,7 +6,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct, field
 
-from tidegate.dialect.anthropic.values import REASON_OF, explanation_in, failure_of, text_of, usage_of
+from tidegate.dialect.anthropic.values import MET, REASON_OF, explanation_in, failure_of, text_of, usage_of
 from tidegate.dialect.events import (
     Done,
     Event,
@@ -42,6 +42,7 @@ class _Delta(Struct, gc=False):
     signature: object = None
     partial_json: object = None
     stop_reason: object = None
+    stop_sequence: object = None
     stop_details: object = None
 
 
@@ -156,16 +157,16 @@ class MessageDecoder:
         if delta is None or not reason or self._finished:
             return []
         why = explanation_in({"stop_details": delta.stop_details})
-        return [*([Refusal(0, why)] if why else []), *self._finish(reason)]
+        return [*([Refusal(0, why)] if why else []), *self._finish(reason, text_of(delta.stop_sequence))]
 
-    def _finish(self, reason: str) -> list[Event]:
+    def _finish(self, reason: str, sequence: str = "") -> list[Event]:
         """End what is open, and the message, once. Shape: where no reason was given, it is the usual one."""
         if self._finished:
             return []
         self._finished = True
         ends = [event for place in list(self._blocks) for event in self._close(place)]
         reason = reason or ("tool_use" if self._calls else "end_turn")
-        return [*ends, Finished(0, REASON_OF.get(reason, reason))]
+        return [*ends, Finished(0, REASON_OF.get(reason, reason), sequence if reason == MET else "")]
 
     # --- blocks ----------------------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ STOP_OF: Final[Mapping[str, str]] = {
     "content_filter": "refusal",
 }
 REFUSED: Final = "refusal"
+MET: Final = "stop_sequence"
 
 _STATUS_OF: Final[Mapping[str, int]] = {
     "invalid_request_error": 400,

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from tidegate.dialect import Notice, Sight, sight_of
-from tidegate.dialect.bedrock.events import NAME, ConverseDecoder, answer_of, message_in, reason_of, usage_of
+from tidegate.dialect.bedrock.events import NAME, ConverseDecoder, answer_of, message_in
 from tidegate.dialect.bedrock.invoke import InvokeFrame, InvokeFramer
 from tidegate.dialect.bedrock.writing import LACKS, write
 from tidegate.dialect.conversation import Conversation, Loss, Written
 from tidegate.dialect.events import Event, ProviderError
 from tidegate.dialect.values import cut, object_of, said_plainly
+from tidegate.dialect.whole import notice_of
 from tidegate.exchange import Ask
 from tidegate.wire import Framed, FrameError
 
@@ -42,15 +43,7 @@ class BedrockConverse:
     @staticmethod
     def read_response(body: bytes, /) -> Notice:
         """Read a whole body that is not a stream. Errors: FrameError when it is not an object."""
-        members = object_of(body)
-        reason = reason_of(members)
-        message = "" if "output" in members else message_in(members)
-        return Notice(
-            usage=usage_of(members.get("usage")),
-            finish_reason=reason,
-            finished=int(bool(reason)),
-            error=ProviderError(cut(message)) if message else None,
-        )
+        return notice_of(answer_of(object_of(body)))
 
     @staticmethod
     def read_answer(body: bytes, /) -> Sequence[Event]:

@@ -41,6 +41,11 @@ _REASONS: Final = {
     "content_filtered": "content_filter",
     "guardrail_intervened": "content_filter",
 }
+_BROKEN: Final = {
+    "malformed_model_output": "the model made an answer that cannot be read",
+    "malformed_tool_use": "the model made a call of a tool that cannot be read",
+}
+"""Why what was said is no answer: to go on as if the model had stopped would be a silent loss."""
 
 _STATUS_OF: Final = {
     "validationException": 400,
@@ -177,12 +182,16 @@ class ConverseDecoder:
     def _stop(self, reason: str) -> Sequence[Event]:
         if not reason or self._finished:
             return ()
+        if reason in _BROKEN:
+            return [_failed(reason)]
         self._finished = True
         return [*(event for place in tuple(self._open) for event in self._end(place)), _finished(reason)]
 
 
 def answer_of(members: dict[str, Any]) -> list[Event]:
-    """Give all that a whole body says. Errors: FrameError when there is no message in it."""
+    """Give all that a whole body says. Errors: FrameError when there is neither a message in it nor an error."""
+    if "output" not in members and (message := message_in(members)):
+        return [Failed(ProviderError(cut(message)))]
     content = _member(_member(_member(members, "output"), "message"), "content")
     if not isinstance(content, list):
         raise FrameError("the answer has no message")
@@ -193,13 +202,8 @@ def answer_of(members: dict[str, Any]) -> list[Event]:
     usage = usage_of(members.get("usage"))
     if usage is not None:
         events.append(UsageSeen(usage))
-    return [*events, _finished(text_of(members.get("stopReason")) or "end_turn"), Done()]
-
-
-def reason_of(members: dict[str, Any]) -> str:
-    """Give why a whole body's answer ended; '' where it does not say."""
-    word = text_of(members.get("stopReason"))
-    return _REASONS.get(word, word)
+    reason = text_of(members.get("stopReason")) or "end_turn"
+    return [*events, _failed(reason)] if reason in _BROKEN else [*events, _finished(reason), Done()]
 
 
 def usage_of(value: object) -> Usage | None:
@@ -268,6 +272,10 @@ def _member(value: object, key: str) -> object:
 
 def _finished(reason: str) -> Finished:
     return Finished(0, _REASONS.get(reason, reason))
+
+
+def _failed(reason: str) -> Failed:
+    return Failed(ProviderError(_BROKEN[reason], reason, status=502))
 
 
 def _thoughts(content: object) -> Iterator[Event]:

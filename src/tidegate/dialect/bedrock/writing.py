@@ -6,7 +6,6 @@ has no word for.
 
 import re
 from collections.abc import Iterable, Mapping
-from hashlib import sha256
 from typing import Any, Final
 
 import msgspec
@@ -31,12 +30,14 @@ from tidegate.dialect.conversation import (
     Turn,
     Untranslatable,
     Written,
+    id_of_call,
     leading,
     lost,
     merged,
     thinking_budget,
     thinking_effort,
 )
+from tidegate.dialect.values import arguments_of
 
 LACKS: Final[Mapping[str, Loss]] = {
     "seed": DROPPED,
@@ -190,7 +191,7 @@ class _Blocks:
             case ThoughtPart():
                 return {"reasoningContent": _thought(part)}
             case CallPart():
-                return {"toolUse": {"toolUseId": _id(part.id), "name": part.name, "input": self._input(part)}}
+                return {"toolUse": {"toolUseId": _id(part.id), "name": part.name, "input": _input(part)}}
             case _:
                 result = {"toolUseId": _id(part.id), "content": self.all(filter(_says, part.parts))}
                 # Said of failures alone: not every model knows the word.
@@ -221,15 +222,15 @@ class _Blocks:
         self._names.add(name.lower())
         return name
 
-    def _input(self, call: CallPart) -> Raw:
-        try:
-            arguments = call.arguments.encode()
-            _decode_object(arguments)
-        except (UnicodeEncodeError, msgspec.DecodeError, RecursionError):
-            raise Untranslatable(
-                self._member, f"`{self._member}` has a call whose arguments are not a JSON object"
-            ) from None
-        return Raw(arguments)
+
+def _input(call: CallPart) -> Raw | dict[str, Any]:
+    """Give a call's arguments, as they came where they are an object: numbers keep their last digit."""
+    try:
+        arguments = call.arguments.encode()
+        _decode_object(arguments)
+    except (UnicodeEncodeError, msgspec.DecodeError, RecursionError):
+        return arguments_of(call)
+    return Raw(arguments)
 
 
 def _thought(part: ThoughtPart) -> dict[str, Any]:
@@ -239,8 +240,7 @@ def _thought(part: ThoughtPart) -> dict[str, Any]:
 
 
 def _id(given: str) -> str:
-    """Give the id of a call as it is, or, where Bedrock would refuse it, one that always stands for it."""
-    return given if _is_id(given) else "call_" + sha256(given.encode(errors="surrogatepass")).hexdigest()[:40]
+    return id_of_call(given, _is_id)
 
 
 # --- tools ---------------------------------------------------------------------------------------------------------
@@ -260,11 +260,10 @@ def _tools(
         return None, {}
     names = dict.fromkeys(part.name for part in called if isinstance(part, CallPart))
     config: dict[str, Any] = {"tools": [_tool(tool) for tool in tools or map(Tool, names)]}
-    one = conversation.parallel_tools is False
+    one = conversation.parallel_tools is False and knows_more
     if choice == "none" or one:
         if not knows_more:
-            said = "tool_choice" if conversation.tool_choice == "none" else "parallel_tools" if tools else "tools"
-            raise _refusal(conversation, said)
+            raise _refusal(conversation, "tool_choice" if conversation.tool_choice == "none" else "tools")
         # The choice is said once: Bedrock refuses one that comes in both places.
         return config, {"tool_choice": _own_choice(choice, conversation.tool, one=one)}
     if conversation.tool_choice:
@@ -331,9 +330,11 @@ def _adapts(model: str) -> bool:
 
 
 def _unheard(conversation: Conversation, own: Mapping[str, Any], effort: str | None) -> tuple[str, ...]:
-    """Give the members about thoughts that are not in the request, without which the answer is the same."""
+    """Give the members that are not in the request, though other models are told of them."""
     thinking, shows = own.get("thinking", {}), conversation.shows_thoughts
-    unheard = []
+    # At worst the client hears of several calls at once.
+    one = conversation.parallel_tools is False and conversation.tools and conversation.tool_choice != "none"
+    unheard = ["parallel_tools"] if one and "tool_choice" not in own else []
     if not thinking and effort is None:
         unheard += [name for name in ("effort", "thinking_tokens") if getattr(conversation, name) not in {"", None}]
     always = thinking.get("type") == "enabled"  # and those that think so show it

@@ -10,8 +10,8 @@ from tidegate.dialect import Notice, ProviderError, Sight, sight_of
 from tidegate.dialect.conversation import Conversation, Loss, Written
 from tidegate.dialect.events import Event
 from tidegate.dialect.gemini.events import GeminiDecoder
-from tidegate.dialect.gemini.request import LACKS, written
 from tidegate.dialect.gemini.values import refusal_of
+from tidegate.dialect.gemini.writing import LACKS, written
 from tidegate.dialect.whole import answer_of, notice_of
 from tidegate.exchange import Ask
 from tidegate.wire import Framed

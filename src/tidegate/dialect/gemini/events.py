@@ -23,6 +23,7 @@ from tidegate.dialect.events import (
     UsageSeen,
 )
 from tidegate.dialect.gemini.values import error_of, object_of
+from tidegate.dialect.values import cut
 from tidegate.dialect.whole import WholeCalls, count_of, dict_of, dicts_of, seconds_of, text_of
 from tidegate.exchange import Usage
 from tidegate.wire import Framed, FrameError
@@ -46,13 +47,21 @@ _REASON_OF: Final = {
     "IMAGE_RECITATION": "content_filter",
 }
 _NO_REASON: Final = frozenset({"", "FINISH_REASON_UNSPECIFIED"})
-# The model said what cannot be told to anybody. To go on as if it had stopped would be a silent loss; tried again, it
-# mostly goes well.
 _BROKEN: Final = {
+    "OTHER": "the model stopped, and does not say why",
+    "LANGUAGE": "the model came to a language that it does not speak",
     "MALFORMED_FUNCTION_CALL": "the model made a call of a tool that cannot be read",
     "MALFORMED_RESPONSE": "the model made an answer that cannot be read",
     "UNEXPECTED_TOOL_CALL": "the model called a tool that it was not given",
+    "TOO_MANY_TOOL_CALLS": "the model called too many tools one after the other",
+    "MISSING_THOUGHT_SIGNATURE": "the model was asked without the signature of a thought",
+    "NO_IMAGE": "the model made no image, as it was to",
+    "IMAGE_OTHER": "the model made no image, and does not say why",
 }
+"""Why what was said is no answer, whole or cut: to go on as if the model had stopped would be a silent loss.
+
+Source: Google, "Gemini API reference", FinishReason.
+"""
 _FILTERED: Final = "content_filter"
 
 # Members of any type are taken as they come and looked at when they are used: a wrong type then says nothing, and
@@ -70,6 +79,10 @@ class _Part(Struct, gc=False, rename="camel"):
     thought: object = None
     thought_signature: object = None
     function_call: _Call | None = None
+    inline_data: object = None
+    file_data: object = None
+    executable_code: object = None
+    code_execution_result: object = None
 
 
 class _Content(Struct, gc=False):
@@ -132,10 +145,9 @@ class GeminiDecoder:
         if answer.usage is not None and (usage := _usage(answer.usage)) is not None:
             events.append(UsageSeen(usage))
         for candidate in answer.candidates or ():
-            self._read(candidate, events)
-            reason = candidate.finish_reason
-            if reason and type(reason) is str and reason in _BROKEN:
-                return (*events, _failed(reason, candidate))
+            failed = self._read(candidate, events)
+            if failed is not None:
+                return (*events, failed)
         if answer.prompt_feedback and not answer.candidates:
             self._read_feedback(answer.prompt_feedback, events)
         return events
@@ -155,7 +167,8 @@ class GeminiDecoder:
         reason = self._reasons[index]
         return "tool_calls" if reason == "stop" and self._calls.made(index) else reason
 
-    def _read(self, candidate: _Candidate, events: list[Event]) -> None:
+    def _read(self, candidate: _Candidate, events: list[Event]) -> Failed | None:
+        """Add what a candidate says; gives why it is no answer, where it is none."""
         index = _place(candidate.index)
         content, reason = candidate.content, candidate.finish_reason
         if content is not None:
@@ -163,12 +176,16 @@ class GeminiDecoder:
                 text = part.text
                 if text and type(text) is str and part.thought is not True:
                     events.append(Text(index, text))
+                elif not text and (untold := _untold(part)):
+                    return _failed(f"the model answered with {untold}, for which the client's dialect has no word")
                 if part.thought is True or part.thought_signature or part.function_call is not None:
                     self._read_rest(index, part, events)
-        if type(reason) is str and reason not in _NO_REASON:
-            self._reasons[index] = _REASON_OF.get(reason, reason)
-        else:
+        if type(reason) is not str or reason in _NO_REASON:
             self._reasons.setdefault(index, "")
+            return None
+        self._reasons[index] = _REASON_OF.get(reason, reason)
+        broken = _BROKEN.get(reason)
+        return _failed(text_of(candidate.finish_message) or broken, reason) if broken else None
 
     def _read_rest(self, index: int, part: _Part, events: list[Event]) -> None:
         """Read a thought, a call, or a signature, which stands behind the text that it was given with."""
@@ -200,8 +217,19 @@ def _place(index: object) -> int:
     return index
 
 
-def _failed(reason: str, candidate: _Candidate) -> Failed:
-    return Failed(ProviderError(text_of(candidate.finish_message) or _BROKEN[reason], reason, status=502))
+def _untold(part: _Part) -> str:
+    """Give what a part is that no event can say; '' where there is none."""
+    kinds = {
+        "an image, or another file (inlineData)": part.inline_data,
+        "a file by its URL (fileData)": part.file_data,
+        "code that it ran (executableCode)": part.executable_code,
+        "what came of code that it ran (codeExecutionResult)": part.code_execution_result,
+    }
+    return next((kind for kind, said in kinds.items() if dict_of(said)), "")
+
+
+def _failed(message: str, kind: str | None = None) -> Failed:
+    return Failed(ProviderError(cut(message), kind, status=502))
 
 
 def _usage(counts: _Counts) -> Usage | None:

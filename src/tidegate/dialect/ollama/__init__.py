@@ -9,7 +9,7 @@ from tidegate.dialect import Notice, ProviderError, Sight, sight_of
 from tidegate.dialect.conversation import Conversation, Loss, Written
 from tidegate.dialect.events import Event
 from tidegate.dialect.ollama.events import OllamaDecoder
-from tidegate.dialect.ollama.request import LACKS, written
+from tidegate.dialect.ollama.writing import LACKS, written
 from tidegate.dialect.openai_chat.values import error_in
 from tidegate.dialect.values import object_of, said_plainly
 from tidegate.dialect.whole import answer_of, notice_of

@@ -6,7 +6,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from tidegate.dialect.events import Done, Event, Failed, Finished, Reasoning, Started, Text, UsageSeen
+from tidegate.dialect.events import Done, Event, Failed, Finished, ProviderError, Reasoning, Started, Text, UsageSeen
 from tidegate.dialect.openai_chat.values import error_in
 from tidegate.dialect.values import object_of
 from tidegate.dialect.whole import WholeCalls, count_of, dict_of, dicts_of, seconds_of, text_of
@@ -15,6 +15,11 @@ from tidegate.wire import Framed
 
 _ONLY: Final = 0
 """The index of the one choice that there is."""
+_NO_ANSWER: Final = {
+    "load": "the provider loaded the model, and asked it nothing",
+    "unload": "the provider unloaded the model, and asked it nothing",
+}
+"""Why a line is the last though nothing was answered. Source: Ollama, "API", "Load a model", "Unload a model"."""
 
 
 class _Function(Struct, gc=False):
@@ -105,6 +110,8 @@ class OllamaDecoder:
         if reason == "stop" and self._calls.made(_ONLY):
             reason = "tool_calls"
         counted = (UsageSeen(usage),) if usage.input_tokens or usage.output_tokens else ()
+        if reason in _NO_ANSWER:
+            return (*counted, Failed(ProviderError(_NO_ANSWER[reason], reason, status=502)))
         return (*counted, Finished(_ONLY, reason), Done())
 
 

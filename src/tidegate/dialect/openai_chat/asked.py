@@ -95,6 +95,7 @@ class Function(Strict):
     arguments: str = ""
     # OpenAI's own package hands a message back with what it has read of it; the text of it is there as well.
     parsed_arguments: object = None
+    provider_specific_fields: object = None
 
 
 class Google(Struct):
@@ -118,6 +119,7 @@ class Call(Strict):
     custom: object = None
     index: object = None
     extra_content: Extra | None = None
+    provider_specific_fields: object = None
 
 
 class Detail(Struct):
@@ -131,6 +133,14 @@ class Detail(Struct):
     index: int | None = None
 
 
+class Block(Struct):
+    """A thought as LiteLLM tells it, which is as Anthropic does. Shape: open, as it is handed back just as it came."""
+
+    thinking: str | None = None
+    signature: str | None = None
+    data: str | None = None
+
+
 class Assistant(Message, tag="assistant", kw_only=True):
     """What the model said."""
 
@@ -141,6 +151,8 @@ class Assistant(Message, tag="assistant", kw_only=True):
     reasoning_content: str | None = None
     reasoning: str | None = None
     reasoning_details: list[Detail] | None = None
+    thinking_blocks: list[Block] | None = None
+    provider_specific_fields: object = None
     audio: object = None
     annotations: object = None
     parsed: object = None
@@ -246,6 +258,13 @@ class Reasoning(Strict):
     enabled: bool | None = None
 
 
+class Thinking(Strict):
+    """Source: LiteLLM, "Reasoning content", for Anthropic's word among OpenAI's."""
+
+    type: Literal["enabled", "adaptive", "disabled"]
+    budget_tokens: Annotated[int, Meta(ge=0)] | None = None
+
+
 class Asked(Struct):
     """A request. Shape: null is not said."""
 
@@ -255,6 +274,8 @@ class Asked(Struct):
     stream_options: object = None
     tools: list[Tool] | None = None
     tool_choice: Literal["none", "auto", "required"] | Choice | None = None
+    functions: list[Definition] | None = None
+    function_call: Literal["none", "auto"] | Name | None = None
     parallel_tool_calls: bool | None = None
     response_format: Format | None = None
     max_tokens: Annotated[int, Meta(ge=1)] | None = None
@@ -273,6 +294,7 @@ class Asked(Struct):
     reasoning_effort: Effort | None = None
     reasoning: Reasoning | None = None
     include_reasoning: bool | None = None
+    thinking: Thinking | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
     user: str | None = None
     modalities: list[str] | None = None

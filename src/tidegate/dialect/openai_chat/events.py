@@ -18,10 +18,10 @@ from tidegate.dialect.events import (
     Started,
     Text,
     ToolArguments,
-    ToolCallEnded,
     ToolCallStarted,
     UsageSeen,
 )
+from tidegate.dialect.openai_chat.calls import Call, Calls, Function
 from tidegate.dialect.openai_chat.values import (
     DONE,
     NAME,
@@ -38,8 +38,6 @@ from tidegate.wire import Framed, FrameError
 
 MAX_CHOICES: Final = 128
 """The most that OpenAI gives; what is kept for each is bounded by it."""
-MAX_CALLS: Final = 1024
-"""Calls of tools in one stream."""
 
 _CALLED: Final = {"function_call": "tool_calls"}
 """From when there was one call at most; it is told as all calls are."""
@@ -48,26 +46,14 @@ _CALLED: Final = {"function_call": "tool_calls"}
 # costs the others nothing.
 
 
-class _Function(Struct, gc=False):
-    name: object = None
-    arguments: object = None
-
-
-class _Call(Struct, gc=False):
-    index: object = None
-    id: object = None
-    function: _Function | None = None
-    extra_content: object = None
-
-
 class _Delta(Struct, gc=False):
     content: object = None
     reasoning_content: object = None
     reasoning: object = None
     reasoning_details: object = None
     refusal: object = None
-    tool_calls: list[_Call] | None = None
-    function_call: _Function | None = None
+    tool_calls: list[Call] | None = None
+    function_call: Function | None = None
 
 
 class _Choice(Struct, gc=False):
@@ -91,31 +77,17 @@ _decode_chunk = msgspec.json.Decoder(_Chunk).decode
 _encode = msgspec.json.Encoder().encode
 
 
-class _Said(Struct, gc=False):
-    """A call of a tool, as far as it was said."""
-
-    number: int
-    id: str = ""
-    name: str = ""
-    signature: str = ""
-    begun: bool = False
-    argued: bool = False
-    ended: bool = False
-
-
 class ChatDecoder:
     """Reads the stream of one answer with so many choices."""
 
-    __slots__ = ("_at", "_calls", "_count", "_finished", "_id", "_started", "_wanted")
+    __slots__ = ("_calls", "_finished", "_id", "_started", "_wanted")
 
     def __init__(self, choices: int) -> None:
         self._wanted = choices
         self._started = False
         self._id = ""
         self._finished: set[int] = set()
-        self._calls: dict[int, list[_Said]] = {}
-        self._at: dict[tuple[int, int], _Said] = {}
-        self._count = 0
+        self._calls = Calls()
 
     def feed(self, frame: Framed, /) -> Sequence[Event]:
         """Give what a frame says. Errors: FrameError when it cannot be read, or is above a limit."""
@@ -126,7 +98,7 @@ class ChatDecoder:
             chunk = _decode_chunk(data)
         except (msgspec.DecodeError, ValueError, RecursionError):
             if data.strip() == DONE:
-                return (*self._end_calls(), Done())
+                return (*self._calls.end_all(self._id), Done())
             chunk = _pruned(object_of(data))
         if (chunk.error or chunk.kind == "error") and (error := error_in(object_of(data))) is not None:
             return (Failed(error),)
@@ -151,7 +123,7 @@ class ChatDecoder:
 
     def finish(self) -> Sequence[Event]:
         """Say that no frame follows. Shape: with Done when every choice that was asked for has finished."""
-        return (*self._end_calls(), Done()) if len(self._finished) >= self._wanted else ()
+        return (*self._calls.end_all(self._id), Done()) if len(self._finished) >= self._wanted else ()
 
     def _start(self, chunk: _Chunk) -> Started:
         self._started = True
@@ -171,74 +143,16 @@ class ChatDecoder:
                 self._read_rest(index, delta, events)
         if reason and type(reason) is str and index not in self._finished:
             self._finished.add(index)
-            events += self._end_calls_of(index)
+            self._calls.end(index, self._id, events)
             events.append(Finished(index, _CALLED.get(reason, reason)))
 
     def _read_rest(self, index: int, delta: _Delta, events: list[Event]) -> None:
         if refusal := _text(delta.refusal):
             events.append(Refusal(index, refusal))
         for call in delta.tool_calls or ():
-            self._read_call(index, call, events)
+            self._calls.read(index, call, self._id, events)
         if delta.function_call is not None:
-            self._read_call(index, _Call(0, None, delta.function_call), events)
-
-    # --- calls of tools --------------------------------------------------------------------------------------------
-
-    def _read_call(self, index: int, call: _Call, events: list[Event]) -> None:
-        function = call.function or _Function()
-        ident, name, arguments = _text(call.id), _text(function.name), _text(function.arguments)
-        if not (ident or name or arguments):
-            return
-        said = self._said(index, call, ident, name)
-        if not said.begun and (said.name or arguments):
-            self._begin(index, said, events)
-        if arguments:
-            said.argued = True
-            events.append(ToolArguments(index, said.number, arguments))
-
-    def _said(self, index: int, call: _Call, ident: str, name: str) -> _Said:
-        """Give the call that a piece belongs to.
-
-        Shape: it is the one at this place, unless another id and a name begin a new one there: some servers give no place,
-        or the same to all.
-        """
-        place = call.index if type(call.index) is int else 0
-        said = self._at.get((index, place))
-        others = said is not None and said.begun and name and (ident != said.id if ident else call.index is None)
-        if said is None or others:
-            self._count += 1
-            if self._count > MAX_CALLS:
-                raise FrameError(f"there are more than {MAX_CALLS} calls of tools")
-            calls = self._calls.setdefault(index, [])
-            said = self._at[index, place] = _Said(len(calls))
-            calls.append(said)
-        if not said.begun:
-            said.id = said.id or ident
-            said.name = said.name or name
-            said.signature = said.signature or _signature(call.extra_content)
-        return said
-
-    def _begin(self, index: int, said: _Said, events: list[Event]) -> None:
-        said.begun = True
-        said.id = said.id or f"call_{self._id}_{index}_{said.number}"
-        events.append(ToolCallStarted(index, said.number, said.id, said.name, said.signature))
-
-    def _end_calls(self) -> list[Event]:
-        return [event for index in self._calls for event in self._end_calls_of(index)]
-
-    def _end_calls_of(self, index: int) -> list[Event]:
-        """End the calls of a choice. Shape: no arguments at all are those of an empty object."""
-        events: list[Event] = []
-        for said in self._calls.get(index, ()):
-            if said.ended:
-                continue
-            said.ended = True
-            if not said.begun:
-                self._begin(index, said, events)
-            if not said.argued:
-                events.append(ToolArguments(index, said.number, "{}"))
-            events.append(ToolCallEnded(index, said.number))
-        return events
+            self._calls.read(index, Call(0, None, delta.function_call), self._id, events)
 
 
 def _place(index: object) -> int:
@@ -259,11 +173,6 @@ def _member(value: object, *path: str) -> object:
     for key in path:
         value = value.get(key) if isinstance(value, dict) else None
     return value
-
-
-def _signature(extra: object) -> str:
-    """Give what must come back with a call. Source: Google, "OpenAI compatibility", thought signatures."""
-    return _text(_member(extra, "google", "thought_signature")) if extra is not None else ""
 
 
 def _thoughts(index: int, delta: _Delta) -> list[Event]:

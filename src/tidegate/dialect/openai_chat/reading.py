@@ -5,11 +5,13 @@ Read strictly: what has another type than it should is refused, and so is what n
 
 import re
 from collections.abc import Iterator, Mapping
+from itertools import count
 from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Raw
 
+from tidegate.dialect.anthropic.values import NAME as ANTHROPIC
 from tidegate.dialect.conversation import (
     OWN,
     CallPart,
@@ -29,8 +31,8 @@ from tidegate.dialect.conversation import (
 )
 from tidegate.dialect.openai_chat import asked
 from tidegate.dialect.openai_chat.values import NAME
-from tidegate.dialect.requests import decoded
-from tidegate.dialect.seals import unmarked
+from tidegate.dialect.requests import decoded, shown
+from tidegate.dialect.seals import marked, unmarked
 from tidegate.verdict import BAD_REQUEST, Refused
 
 MEMBERS: Final[Mapping[str, str]] = {
@@ -52,6 +54,8 @@ MEMBERS: Final[Mapping[str, str]] = {
 HARMLESS: Final = frozenset(
     {
         "metadata",
+        # It makes an answer quicker that is like it, and changes none.
+        "prediction",
         "prompt_cache_key",
         "prompt_cache_options",
         "prompt_cache_retention",
@@ -65,6 +69,14 @@ HARMLESS: Final = frozenset(
         "rid",
         # OpenRouter
         "usage",
+        # Open WebUI's browser, of its own chats; what they ask for is done by its server.
+        "background_tasks",
+        "chat_id",
+        "features",
+        "id",
+        "model_item",
+        "parent_id",
+        "session_id",
     }
 )
 """They say where and how an answer is made, kept, billed or found again, not what it says."""
@@ -73,7 +85,6 @@ _Choosing = Literal["", "auto", "none", "required", "tool"]
 
 _decode_asked = msgspec.json.Decoder(asked.Asked).decode
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
-_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 
 _KNOWN: Final = frozenset(asked.Asked.__struct_encode_fields__)
 _unknown = re.compile(r"unknown field `([^`]*)`(?: - at `\$\.?([^`]*)`)?").search
@@ -88,7 +99,7 @@ def conversation_of(body: bytes) -> Conversation:
     turns = _Turns()
     for number, message in enumerate(request.messages):
         turns.read(message, f"messages[{number}]")
-    choice, tool, tools = _choice(request.tool_choice, _tools(request.tools or []))
+    choice, tool, tools = _choice(*_callable(request))
     return Conversation(
         turns=merged(tuple(turns.made)),
         stream=request.stream is True,
@@ -110,7 +121,7 @@ def conversation_of(body: bytes) -> Conversation:
         logit_bias=request.logit_bias or None,
         verbosity=request.verbosity or "",
         user=request.user or "",
-        members=MEMBERS if request.max_completion_tokens else {**MEMBERS, "max_tokens": "max_tokens"},
+        members=_members(request),
         dropped=(*dropped, *sorted(turns.lost)),
         **_thinking(request),
     )
@@ -139,7 +150,20 @@ def _dropped(body: bytes) -> list[str]:
     return dropped
 
 
+def _members(request: asked.Asked) -> dict[str, str]:
+    """Give the members' names, as this client has said them."""
+    members = dict(MEMBERS)
+    if not request.max_completion_tokens:
+        members["max_tokens"] = "max_tokens"
+    if request.thinking and not (request.reasoning and request.reasoning.max_tokens is not None):
+        members["thinking_tokens"] = "thinking"
+    if request.functions:
+        members["tools"] = "functions"
+    return members
+
+
 def _unheard(param: str) -> Untranslatable:
+    param = shown(param)
     return Untranslatable(param, f"`{param}` cannot be said to a provider that speaks another dialect")
 
 
@@ -152,12 +176,17 @@ def _stops(stop: str | list[str] | None) -> tuple[str, ...]:
 
 
 def _thinking(request: asked.Asked) -> dict[str, Any]:
-    """Give what is said about thoughts, in OpenAI's word for it or OpenRouter's."""
-    reasoning = request.reasoning or asked.Reasoning()
-    effort = request.reasoning_effort or reasoning.effort or ("none" if reasoning.enabled is False else "")
+    """Give what is said about thoughts, in OpenAI's word for it, OpenRouter's or LiteLLM's."""
+    reasoning, thinking = request.reasoning or asked.Reasoning(), request.thinking
+    effort, tokens = request.reasoning_effort or reasoning.effort or "", reasoning.max_tokens
+    if thinking is not None and tokens is None:
+        tokens = 0 if thinking.type == "disabled" else thinking.budget_tokens
+        effort = effort or ("high" if tokens is None else "")
+    if reasoning.enabled is False:
+        effort = effort or "none"
     return {
         "effort": "xhigh" if effort == "max" else effort,
-        "thinking_tokens": reasoning.max_tokens,
+        "thinking_tokens": tokens,
         "shows_thoughts": request.include_reasoning if reasoning.exclude is None else not reasoning.exclude,
     }
 
@@ -205,6 +234,7 @@ class _Turns:
             raise _unheard(f"{where}.audio")
         self._lose("messages.name", message.name)
         self._lose("messages.annotations", message.annotations)
+        self._lose("messages.provider_specific_fields", message.provider_specific_fields)
         after: list[Part] = [RefusalPart(message.refusal)] if message.refusal else []
         for number, call in enumerate(message.tool_calls or ()):
             after.append(self._call(call, f"{where}.tool_calls[{number}]"))
@@ -217,15 +247,11 @@ class _Turns:
         if call.function is None:
             raise _unheard(f"{where}.type")
         self._names[call.id] = call.function.name
-        arguments = call.function.arguments or "{}"
-        try:
-            _decode_object(arguments)
-        except (msgspec.DecodeError, RecursionError):
-            param = f"{where}.arguments"
-            raise Refused(BAD_REQUEST, f"`{param}` must be the JSON of an object", param=param) from None
+        own = call.provider_specific_fields or call.function.provider_specific_fields
+        self._lose("messages.tool_calls.provider_specific_fields", own)
         google = call.extra_content.google if call.extra_content else None
         signature, origin = _signed(google.thought_signature if google else "")
-        return CallPart(call.id, call.function.name, arguments, signature, origin)
+        return CallPart(call.id, call.function.name, call.function.arguments or "{}", signature, origin)
 
     def _parts(self, content: asked.Content, where: str) -> Iterator[Part]:
         """Give the parts of a message's content. Shape: no text is empty."""
@@ -286,10 +312,19 @@ def _is_foreign(detail: asked.Detail) -> bool:
     return not detail.data and _signed(detail.signature)[1] not in {OWN, NAME}
 
 
+def _detail(block: asked.Block, number: int) -> asked.Detail:
+    """Give a thought that LiteLLM told. Shape: where nobody has marked it, it is Anthropic's."""
+    signature, data = (
+        marked(made, origin or ANTHROPIC, NAME)
+        for made, origin in (unmarked(block.signature or ""), unmarked(block.data or ""))
+    )
+    return asked.Detail(text=block.thinking, signature=signature, data=data, index=number)
+
+
 def _thoughts(message: asked.Assistant) -> Iterator[ThoughtPart]:
     """Give what an assistant thought. Shape: pieces of a thought, which clients collect one by one, are one thought again."""
     plain = message.reasoning_content or message.reasoning or ""
-    details = message.reasoning_details or []
+    details = message.reasoning_details or [*map(_detail, message.thinking_blocks or (), count())]
     said = "".join(detail.text or detail.summary or "" for detail in details)
     if plain.strip() not in said and (not said or any(_is_foreign(detail) for detail in details)):
         # OpenAI's package for JavaScript keeps the last piece of what it does not know: a signature proves no such text.
@@ -314,6 +349,19 @@ def _thoughts(message: asked.Assistant) -> Iterator[ThoughtPart]:
 
 
 # --- tools and the form of the answer --------------------------------------------------------------------------------
+
+
+def _callable(
+    request: asked.Asked,
+) -> tuple[Literal["none", "auto", "required"] | asked.Choice | None, tuple[Tool, ...]]:
+    """Give the choice among tools, and the tools: as they are said now, or as they were when there were functions alone."""
+    if not request.tools:
+        old = request.function_call
+        choice = asked.Choice("function", old) if isinstance(old, asked.Name) else old
+        return request.tool_choice or choice, _tools([asked.Tool(function=one) for one in request.functions or ()])
+    if request.functions or request.function_call:
+        raise _unheard("functions" if request.functions else "function_call")
+    return request.tool_choice, _tools(request.tools)
 
 
 def _tools(given: list[asked.Tool]) -> tuple[Tool, ...]:

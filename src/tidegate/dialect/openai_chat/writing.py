@@ -28,7 +28,7 @@ from tidegate.dialect.conversation import (
 from tidegate.dialect.openai_chat.values import NAME
 from tidegate.dialect.values import json_of
 
-Usages = Literal["asked", "given", "never"]
+Usages = Literal["asked", "given"]
 Thoughts = Literal["", "reasoning_content", "reasoning", "reasoning_details", "extra_content"]
 
 LACKS: Final[Mapping[str, Loss]] = {
@@ -49,7 +49,7 @@ _PLAIN: Final = ("temperature", "top_p", "top_k", "seed", "frequency_penalty", "
 class Quirks(Struct, frozen=True):
     """How a compatible server differs from OpenAI's own.
 
-    Shape: `usage` is whether a stream tells it when asked, tells it anyway and may refuse to be asked, or never does;
+    Shape: `usage` is whether a stream tells it when asked, or tells it anyway, if at all, and may refuse to be asked;
     `bound` is the member that bounds the output; `thoughts` is where earlier thoughts, or signatures of calls, go back.
     """
 

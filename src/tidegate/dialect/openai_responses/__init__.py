@@ -11,11 +11,11 @@ from tidegate.dialect import Notice, ProviderError, Sight, sight_of
 from tidegate.dialect.conversation import Conversation, Written
 from tidegate.dialect.events import Event, Failed, Origin
 from tidegate.dialect.openai_chat import OpenAIChat
-from tidegate.dialect.openai_responses.answer import ResponsesEncoder
-from tidegate.dialect.openai_responses.asked import HARMLESS, MEMBERS, read_conversation
+from tidegate.dialect.openai_responses.encoder import ResponsesEncoder
 from tidegate.dialect.openai_responses.events import ResponsesDecoder, data_of
-from tidegate.dialect.openai_responses.prompt import LACKS, write_conversation
+from tidegate.dialect.openai_responses.reading import HARMLESS, MEMBERS, read_conversation
 from tidegate.dialect.openai_responses.values import (
+    CALLS,
     NAME,
     dict_of,
     dicts_of,
@@ -24,6 +24,7 @@ from tidegate.dialect.openai_responses.values import (
     reason_of,
     usage_of,
 )
+from tidegate.dialect.openai_responses.writing import LACKS, write_conversation
 from tidegate.dialect.requests import ABSENT, MAX_MODEL_CHARS, check_members, decoded, number_of, words_of
 from tidegate.dialect.values import last_usage, object_of
 from tidegate.exchange import Ask, Usage
@@ -267,7 +268,7 @@ def _failure(response: dict[str, Any]) -> ProviderError | None:
 
 def _notice(response: dict[str, Any]) -> Notice:
     error = _failure(response)
-    called = any(item.get("type") == "function_call" for item in dicts_of(response.get("output")))
+    called = any(item.get("type") in CALLS for item in dicts_of(response.get("output")))
     return Notice(
         usage=usage_of(response.get("usage")),
         finish_reason=reason_of(response, called=called) if error is None else "",

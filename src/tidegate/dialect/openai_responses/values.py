@@ -10,10 +10,15 @@ from tidegate.exchange import Usage
 
 NAME: Final = "openai_responses"
 
+INPUT: Final = "input"
+"""The one member of a custom tool's arguments, as others know such a tool for a function."""
+
 _WHY: Final = {"max_output_tokens": "length", "content_filter": "content_filter"}
 """Finish reasons by the `reason` of an incomplete response."""
 WHY_NOT: Final = {reason: why for why, reason in _WHY.items()}
 """The other way about."""
+CALLS: Final = ("function_call", "custom_tool_call")
+"""The items that call a tool of the client's."""
 
 _data_url = re.compile(r"data:([^;,]*)(?:;[^;,]*)*;base64,(.*)", re.DOTALL).fullmatch
 

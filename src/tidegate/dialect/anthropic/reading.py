@@ -1,7 +1,8 @@
 """A request as a conversation: what a client of Anthropic's says, read strictly."""
 
+import re
 from base64 import b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -42,13 +43,22 @@ MEMBERS: Final[Mapping[str, str]] = {
     "ResultPart.failed": "tool_result.is_error",
     "Tool.strict": "tools.strict",
 }
-HARMLESS: Final = frozenset({"anthropic_version", "cache_control", "diagnostics", "service_tier", "speed"})
+HARMLESS: Final = frozenset(
+    {"anthropic_version", "cache_control", "diagnostics", "inference_geo", "service_tier", "speed"}
+)
 
 _EFFORTS: Final[Mapping[str, str]] = {word: word for word in ("low", "medium", "high", "xhigh")} | {"max": "xhigh"}
 _CHOICES: Final = {"auto": "auto", "any": "required", "none": "none", "tool": "tool"}
 _DISPLAYS: Final = {"summarized": True, "omitted": False}
 _MARKS: Final = ("cache_control", "citations")
 """What stands on blocks of text, and changes nothing of what they say."""
+_CALLING: Final = ("allowed_callers", "cache_control", "defer_loading", "eager_input_streaming", "input_examples")
+"""What stands on tools, and changes neither what they are nor what the model can do with them."""
+_CLEARING: Final = ("clear_thinking_", "clear_tool_uses_")
+"""How the types of edits begin that only make a long request shorter. Source: Anthropic, "Context editing"."""
+
+# What every provider takes for a user: some refuse a longer one, or one that is itself JSON.
+_is_plain = re.compile(r"[A-Za-z0-9_.@:-]{1,64}").fullmatch
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -70,11 +80,14 @@ def read(body: bytes) -> Conversation:
         "top_k": said.whole("top_k"),
         "stop": tuple(_text(item, at) for at, item in said.items("stop_sequences")),
         "tools": tuple(_tool(Members(item, at, dropped)) for at, item in said.items("tools")),
-        "user": _user(said.inner("metadata")),
+        "user": _user(said.mapping("metadata") or {}, dropped),
         **_choice(said.inner("tool_choice")),
         **_thinking(said.inner("thinking"), said.inner("output_config"), dropped),
     }
     said.drop(*HARMLESS)
+    _read_edits(said.inner("context_management"), dropped)
+    for _ in said.items("mcp_servers"):
+        raise Untranslatable("mcp_servers", "`mcp_servers` are said to Anthropic alone")
     said.end()
     if fields["max_tokens"] == 0:
         raise Untranslatable("max_tokens", "`max_tokens` of 0 asks for no answer, which is said to Anthropic alone")
@@ -97,16 +110,30 @@ def _word(members: Members, name: str, words: Mapping[str, Any]) -> Any:
     return words[value]
 
 
-def _user(metadata: Members) -> str:
-    user = metadata.text("user_id")
-    metadata.end()
-    return user or ""
+def _user(metadata: Mapping[str, object], dropped: list[str]) -> str:
+    """Give who asks. Shape: what is no plain name, and what else is said of the request, is dropped."""
+    said = {name: value for name, value in metadata.items() if value is not None}
+    user = _text(said.pop("user_id", ""), MEMBERS["user"])
+    if user and not _is_plain(user):
+        dropped.append(MEMBERS["user"])
+    dropped += [f"metadata.{name}" if _is_plain(name) else "metadata" for name in said]
+    return user if _is_plain(user) else ""
+
+
+def _read_edits(management: Members, dropped: list[str]) -> None:
+    """Take note of what may be cleared of a long request. Errors: Untranslatable for what else is to be done with one."""
+    for at, item in management.items("edits"):
+        edit = Members(item, at, dropped)
+        if not edit.need("type").startswith(_CLEARING):
+            raise Untranslatable(edit.at("type"), f"`{edit.at('type')}` names an edit that Anthropic alone makes")
+        dropped.append("context_management")
+    management.end()
 
 
 def _tool(tool: Members) -> Tool:
     if tool.text("type") not in {None, "custom"}:
         raise Untranslatable(tool.at("type"), f"`{tool.at('type')}` names a tool that Anthropic alone has")
-    tool.drop("cache_control", "eager_input_streaming")
+    tool.drop(*_CALLING)
     read = Tool(
         name=tool.need("name"),
         description=tool.text("description") or "",
@@ -210,18 +237,22 @@ class _Reader:
         if isinstance(content, str):
             return (TextPart(content),) if content else ()
         blocks = self._blocks[role]
-        parts = [self._part(Members(item, at, self._dropped), blocks) for at, item in content]
-        return tuple(part for part in parts if part is not None)
+        return tuple(part for at, item in content for part in self._read(Members(item, at, self._dropped), blocks))
 
     @staticmethod
-    def _part(block: Members, kinds: Mapping[str, Callable[[Members], Part | None]]) -> Part | None:
+    def _read(block: Members, kinds: Mapping[str, Callable[[Members], Part | None]]) -> Iterator[Part]:
+        """Give the part that a block is, unless it says nothing; before a document, what is said of it."""
         kind = block.need("type")
         if kind not in kinds:
             raise Untranslatable(block.at("type"), f"`{block.at('type')}`: a block of this type cannot be said here")
         block.drop("cache_control")
+        context = block.text("context") if kind == "document" else None
+        if context:
+            yield TextPart(context)
         part = kinds[kind](block)
         block.end()
-        return part
+        if part is not None:
+            yield part
 
     def _call(self, block: Members) -> CallPart:
         ident, name = block.need("id"), block.need("name")

@@ -1,7 +1,7 @@
 """Requests to the Responses API as conversations, and conversations as such requests."""
 
 import json
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -29,6 +29,9 @@ DIALECT = OpenAIResponses()
 NAME = "openai_responses"
 HI = {"role": "user", "content": "Hi"}
 TIDE = {"type": "function", "name": "tide", "description": "When", "parameters": {"type": "object"}, "strict": True}
+GRAMMAR = {"type": "grammar", "syntax": "lark", "definition": "start: /a+/"}
+PATCH = {"type": "custom", "name": "apply_patch", "description": "Change files", "format": GRAMMAR}
+TEXT_TOOL = {"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]}
 PNG = "data:image/png;base64,aGk="
 PDF = "data:application/pdf;base64,aGk="
 
@@ -105,6 +108,7 @@ def test_what_was_answered_comes_back_as_it_was_given() -> None:
         "status": "completed",
         "role": "assistant",
         "phase": "final_answer",
+        "end_turn": True,
         "content": [
             {"type": "output_text", "text": "a", "annotations": [{"type": "url_citation"}], "logprobs": []},
             {"type": "refusal", "refusal": "b"},
@@ -116,6 +120,57 @@ def test_what_was_answered_comes_back_as_it_was_given() -> None:
         Turn("assistant", (TextPart("a"), RefusalPart("b"), CallPart("c1", "tide"), CallPart("c2", "moon"))),
         Turn("user", (ResultPart("c1", (TextPart("6:14"),), "tide"), TextPart("Hi"))),
     )
+
+
+@pytest.mark.parametrize("arguments", ['{"port": "Bre', "[]", "tide!"])
+def test_arguments_that_are_no_object_go_along_as_they_came(arguments: str) -> None:
+    said = turns(HI, call(arguments=arguments), result("no JSON"), HI)
+    assert said[1] == Turn("assistant", (CallPart("c1", "tide", arguments),))
+    assert said[2].parts[0] == ResultPart("c1", (TextPart("no JSON"),), "tide")
+    assert written(*said)["input"][1]["arguments"] == arguments
+
+
+def test_calls_of_custom_tools_come_back_as_calls_with_one_argument() -> None:
+    patch = {"type": "custom_tool_call", "id": "ctc_1", "status": "completed", "call_id": "c1", "name": "apply_patch"}
+    shown = {"type": "custom_tool_call_output", "call_id": "c1", "output": [{"type": "input_text", "text": "done"}]}
+    assert turns(HI, patch | {"input": 'a\n"b"'}, shown, patch, HI)[1:] == (
+        Turn("assistant", (CallPart("c1", "apply_patch", '{"input":"a\\n\\"b\\""}'),)),
+        Turn("user", (ResultPart("c1", (TextPart("done"),), "apply_patch"),)),
+        Turn("assistant", (CallPart("c1", "apply_patch", '{"input":""}'),)),
+        Turn("user", (TextPart("Hi"),)),
+    )
+
+
+def test_custom_tools_are_functions_of_one_text_and_told_their_grammar() -> None:
+    bare = {"type": "custom", "name": "say"}
+    formed = [bare | {"format": {"type": "text"}}, bare | {"format": GRAMMAR}]
+    rule = "`input` must follow this lark grammar:\nstart: /a+/"
+    assert asked(tools=[PATCH, bare, *formed]).tools == (
+        Tool("apply_patch", f"Change files\n\n{rule}", TEXT_TOOL),
+        Tool("say", "", TEXT_TOOL),
+        Tool("say", "", TEXT_TOOL),
+        Tool("say", rule, TEXT_TOOL),
+    )
+
+
+def test_custom_tools_are_chosen_like_others() -> None:
+    said = asked(tools=[PATCH], tool_choice={"type": "custom", "name": "apply_patch"})
+    assert (said.tool_choice, said.tool) == ("tool", "apply_patch")
+    allowed = {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "custom", "name": "apply_patch"}]}
+    assert [tool.name for tool in asked(tools=[TIDE, PATCH], tool_choice=allowed).tools] == ["apply_patch"]
+
+
+@pytest.mark.parametrize("kind", ["web_search", "web_search_preview", "web_search_2025_08_26"])
+def test_a_search_that_stays_at_home_is_left_out_and_listed(kind: str) -> None:
+    said = asked(tools=[{"type": kind, "external_web_access": False, "search_context_size": "low"}, TIDE])
+    assert ([tool.name for tool in said.tools], said.dropped) == (["tide"], ("tools.web_search",))
+
+
+def test_a_refusal_does_not_repeat_a_long_name() -> None:
+    with pytest.raises(Untranslatable) as refused:
+        asked(**{"x" * 100_000: 1})
+    assert refused.value.param.startswith("xxx")
+    assert len(refused.value.param) + len(refused.value.message) < 1000
 
 
 def test_results_hold_texts_and_images() -> None:
@@ -256,6 +311,12 @@ def test_what_nobody_needs_to_hear_is_listed(members: dict[str, Any], dropped: t
         ({"prompt": {"id": "p"}}, "prompt"),
         ({"moderation": {"model": "m"}}, "moderation"),
         ({"tools": [TIDE, {"type": "web_search"}]}, "tools[1].type"),
+        ({"tools": [{"type": "web_search_preview", "external_web_access": True}]}, "tools[0].type"),
+        ({"tools": [{"type": "local_shell"}]}, "tools[0].type"),
+        ({"tools": [{"type": "namespace", "name": "n", "tools": []}]}, "tools[0].type"),
+        ({"tools": [PATCH | {"format": {"type": "song"}}]}, "tools[0].format.type"),
+        ({"tools": [PATCH | {"defer_loading": True}]}, "tools[0].defer_loading"),
+        ({"input": [{"type": "local_shell_call", "call_id": "c"}]}, "input[0].type"),
         ({"tools": [TIDE | {"defer_loading": True}]}, "tools[0].defer_loading"),
         ({"tools": [{"type": "message", "name": "x"}]}, "tools[0].type"),
         ({"tool_choice": {"type": "file_search"}}, "tool_choice.type"),
@@ -264,7 +325,6 @@ def test_what_nobody_needs_to_hear_is_listed(members: dict[str, Any], dropped: t
         ({"reasoning": {"effort": "heroic"}}, "reasoning.effort"),
         ({"reasoning": {"mode": "pro"}}, "reasoning.mode"),
         ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0].type"),
-        ({"input": [HI, {"type": "custom_tool_call", "call_id": "c"}]}, "input[1].type"),
         ({"input": [user({"type": "input_audio"})]}, "input[0].content[0].type"),
         ({"input": [user({"type": "refusal", "refusal": "x"})]}, "input[0].content[0].type"),
         ({"input": [{"role": "assistant", "content": [{"type": "input_image", "image_url": PNG}]}]},
@@ -301,8 +361,12 @@ def test_what_cannot_be_said_elsewhere_is_named(members: dict[str, Any], param: 
         ({"input": [user({"type": "input_image", "image_url": "data:,x"})]}, "input[0].content[0].image_url"),
         ({"input": [user({"type": "input_file", "file_data": "aGk="})]}, "input[0].content[0].file_data"),
         ({"input": [call("")]}, "input[0].call_id"),
-        ({"input": [call(arguments="[]")]}, "input[0].arguments"),
-        ({"input": [call(arguments="{")]}, "input[0].arguments"),
+        ({"input": [call(arguments=cast("str", {}))]}, "input[0].arguments"),
+        ({"input": [HI, {"type": "custom_tool_call", "call_id": "c"}]}, "input[1].name"),
+        ({"input": [HI, {"type": "custom_tool_call", "call_id": "c", "name": "f", "input": {}}]}, "input[1].input"),
+        ({"tools": [{"type": "custom"}]}, "tools[0].name"),
+        ({"tools": [PATCH | {"format": {"type": "grammar", "syntax": "lark"}}]}, "tools[0].format.definition"),
+        ({"tools": [{"type": "web_search", "external_web_access": "no"}]}, "tools[0].external_web_access"),
         ({"input": [result("x", "")]}, "input[0].call_id"),
         ({"instructions": ["x"]}, "instructions"),
         ({"temperature": "hot"}, "temperature"),
@@ -429,6 +493,16 @@ def test_one_text_of_an_assistant_or_a_tool_stands_alone() -> None:
     assert said["input"][2] == {"type": "function_call_output", "call_id": "c1", "output": "b"}
 
 
+def test_an_id_too_long_for_openai_gets_another_that_a_call_and_its_result_share() -> None:
+    long, short = "x" * 65, "x" * 64
+    made = Turn("assistant", (CallPart(long, "f"), CallPart(short, "f")))
+    said = written(made, Turn("user", (ResultPart(long), ResultPart(short))))["input"]
+    idents = [item["call_id"] for item in said]
+    assert idents[:2] == idents[2:]
+    assert len(idents[0]) <= 64
+    assert idents[1] == short
+
+
 def test_a_file_has_a_name() -> None:
     documents = (
         DocumentPart("application/pdf", "aGk="),
@@ -446,6 +520,14 @@ def test_a_file_has_a_name() -> None:
 def test_what_the_api_has_no_word_for_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(Untranslatable):
         written(USER, **fields)
+
+
+def test_a_bound_that_openai_refuses_is_refused_by_its_name() -> None:
+    with pytest.raises(Untranslatable) as refused:
+        written(USER, max_tokens=15, members={"max_tokens": "max_completion_tokens"})
+    assert refused.value.param == "max_completion_tokens"
+    assert "at least 16" in refused.value.message
+    assert written(USER, max_tokens=16)["max_output_tokens"] == 16
 
 
 def test_a_seed_is_dropped_and_listed() -> None:

@@ -25,13 +25,13 @@ from tidegate.dialect.conversation import (
     Turn,
     Untranslatable,
     Written,
+    id_of_call,
     leading,
     lost,
     thinking_budget,
     thinking_effort,
 )
-from tidegate.dialect.values import json_of, object_of
-from tidegate.wire import FrameError
+from tidegate.dialect.values import arguments_of, json_of
 
 LACKS: Final[Mapping[str, Loss]] = {
     "seed": DROPPED,
@@ -54,6 +54,7 @@ MIN_TOP_P: Final = 0.95
 _CHOICES: Final = {"auto": "auto", "required": "any", "none": "none", "tool": "tool"}
 _DISPLAYS: Final = {True: "summarized", False: "omitted", None: None}
 _PDF: Final = "application/pdf"
+_is_id = re.compile(r"[a-zA-Z0-9_-]+").fullmatch
 
 # Models from 4.6 on are told how hard to think, and from 4.7 on refuse a number of tokens; all before, and the models of
 # others that speak this dialect, know a number alone. Source: Anthropic, "Adaptive thinking".
@@ -227,11 +228,13 @@ class _Writer:
             case ThoughtPart():
                 members = {"type": "redacted_thinking", "data": part.sealed}
             case CallPart():
-                members = {"type": "tool_use", "id": part.id, "name": part.name, "input": self._input(part)}
+                ident = id_of_call(part.id, _is_id)
+                members = {"type": "tool_use", "id": ident, "name": part.name, "input": arguments_of(part)}
             case _:
+                ident = id_of_call(part.id, _is_id)
                 content = self._blocks(part.parts) or None
                 failed = part.failed or None
-                members = {"type": "tool_result", "tool_use_id": part.id, "content": content, "is_error": failed}
+                members = {"type": "tool_result", "tool_use_id": ident, "content": content, "is_error": failed}
         return _said(members)
 
     def _image(self, part: ImagePart) -> dict[str, object]:
@@ -253,12 +256,6 @@ class _Writer:
         except ValueError:
             raise self._untranslatable("turns", "holds a file of text that is not base64 of UTF-8") from None
         return {"type": "text", "media_type": "text/plain", "data": text}
-
-    def _input(self, part: CallPart) -> dict[str, object]:
-        try:
-            return object_of(part.arguments.encode())
-        except FrameError:
-            raise self._untranslatable("turns", "holds a call whose arguments are not the JSON of an object") from None
 
 
 def _thinks(thinking: dict[str, object] | None) -> bool:

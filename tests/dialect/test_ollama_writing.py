@@ -95,6 +95,12 @@ def test_an_answer_keeps_its_thoughts_and_calls_apart() -> None:
     ]
 
 
+@pytest.mark.parametrize("arguments", ['{"x": ', "", "[1]", "x", '{"x": "\ud83c"}'])
+def test_a_call_that_was_cut_is_written_with_what_was_said_of_it(arguments: str) -> None:
+    (message,) = messages_of("assistant", CallPart("a", "tide", arguments))
+    assert message["tool_calls"][0]["function"]["arguments"] == {"INVALID_JSON": arguments}
+
+
 def test_each_result_is_a_message() -> None:
     results = (
         ResultPart("b", (TextPart("full"), ImagePart("image/png", "AAEC")), "moon"),
@@ -199,6 +205,7 @@ SAID: dict[str, Any] = {
 @pytest.mark.parametrize("name", [name for name in Conversation.__struct_fields__ if name not in {"turns", "members", "dropped"}])  # fmt: skip
 def test_each_field_is_written_or_refused_or_dropped(name: str) -> None:
     tools: dict[str, Any] = {"tools": (TIDE,)} if name == "parallel_tools" else {}
+    bare = Conversation(turns=(HI,), **tools)
     conversation = Conversation(turns=(HI,), members=MEMBERS, **tools, **{name: SAID[name]})
     loss = DIALECT.lacks.get(name)
     if loss is not None and not loss.harmless:
@@ -206,7 +213,7 @@ def test_each_field_is_written_or_refused_or_dropped(name: str) -> None:
             DIALECT.write_conversation(conversation, "m")
         assert caught.value.param == conversation.member(name)
         return
-    result, plain = (DIALECT.write_conversation(one, "m") for one in (conversation, Conversation(turns=(HI,))))
+    result, plain = (DIALECT.write_conversation(one, "m") for one in (conversation, bare))
     assert (result.dropped == (conversation.member(name),)) is (loss is not None)
     assert (result.body == plain.body) is (loss is not None)
 
@@ -219,8 +226,12 @@ def test_what_ollama_does_unasked_is_not_lost(fields: dict[str, Any]) -> None:
     assert asked == plain
 
 
-def test_of_no_tools_no_two_are_called_at_once() -> None:
-    assert written(parallel_tools=False) == written()
+def test_one_call_at_a_time_is_dropped_and_of_no_tools_not_even_told() -> None:
+    dropped = [
+        DIALECT.write_conversation(Conversation(turns=(HI,), tools=tools, parallel_tools=False), "m").dropped
+        for tools in ((TIDE,), ())
+    ]
+    assert dropped == [("parallel_tools",), ()]
 
 
 def test_what_was_dropped_before_is_told_as_well() -> None:

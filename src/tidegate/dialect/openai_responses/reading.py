@@ -1,8 +1,9 @@
 """A request as a conversation. What it asks for is said in full, refused by its member's name, or of no matter.
 
 message                  a turn of its role; a developer's is the system's
-function_call            a call in the assistant's turn
+function_call            a call in the assistant's turn; its arguments are as they came
 function_call_output     a result in the user's
+custom_tool_call         the same, with one argument: others have no tools that take a plain text, so it is a function's
 reasoning                thoughts in the assistant's; what another dialect's provider sealed is opened again
 any other item or tool   is the work of OpenAI's own servers, or is kept there: it cannot be translated
 """
@@ -27,9 +28,10 @@ from tidegate.dialect.conversation import (
     Untranslatable,
     merged,
 )
-from tidegate.dialect.openai_responses.values import NAME, media_of
+from tidegate.dialect.openai_responses.values import INPUT, NAME, media_of
+from tidegate.dialect.requests import shown
 from tidegate.dialect.seals import opened
-from tidegate.dialect.values import object_of, value_of
+from tidegate.dialect.values import json_of, object_of
 from tidegate.verdict import BAD_REQUEST, Refused
 from tidegate.wire import FrameError
 
@@ -73,9 +75,11 @@ _READ: Final = frozenset({
 _KNOWN: Final[Mapping[str, frozenset[str]]] = {
     kind: frozenset(members.split()) | {"type", "id", "status", "prompt_cache_breakpoint"}
     for kind, members in {
-        "message": "role content phase",
+        "message": "role content phase end_turn metadata",
         "function_call": "call_id name arguments",
         "function_call_output": "call_id name output",
+        "custom_tool_call": "call_id name input",
+        "custom_tool_call_output": "call_id name output",
         "reasoning": "summary content encrypted_content",
         "input_text": "text",
         "output_text": "text annotations logprobs",
@@ -83,11 +87,13 @@ _KNOWN: Final[Mapping[str, frozenset[str]]] = {
         "input_image": "image_url detail file_id",
         "input_file": "file_data file_url filename file_id detail",
         "function": "name description parameters strict",
+        "custom": "name description format",
     }.items()
 }
 """The members of items, parts and tools. What is in them of where they came from says nothing to a provider."""
 _INCLUDED: Final = {"reasoning.encrypted_content", "message.output_text.logprobs"}
 """What is said anyway where there is any, and what is a field of a Conversation."""
+_SEARCHES: Final = {"web_search", "web_search_2025_08_26", "web_search_preview", "web_search_preview_2025_03_11"}
 _ROLES: Final = {"user": "user", "assistant": "assistant", "system": "system", "developer": "system"}
 _EFFORTS: Final = {word: word for word in ("none", "minimal", "low", "medium", "high", "xhigh")} | {
     "": "",
@@ -204,9 +210,9 @@ class _Members:
     def untranslatable(self, name: str) -> Untranslatable:
         """Give what is raised for a member that means something here alone."""
         value = self.said.get(name)
-        shown = f" with the value `{value}`" if isinstance(value, str) and len(value) <= 64 else ""
-        param = f"{self.at}{name}"
-        return Untranslatable(param, f"`{param}`{shown} cannot be said to a provider that speaks another dialect")
+        said = f" with the value `{value}`" if isinstance(value, str) and len(value) <= 64 else ""
+        param = self.at + shown(name)
+        return Untranslatable(param, f"`{param}`{said} cannot be said to a provider that speaks another dialect")
 
 
 # --- settings ------------------------------------------------------------------------------------------------------
@@ -223,7 +229,8 @@ def _dropped(request: _Members) -> tuple[str, ...]:
     if "user" not in said:
         said.pop("safety_identifier", None)  # it is said as the user
     context = ("reasoning.context",) if request.under("reasoning").said.get("context") else ()
-    return (*(name for name in said if name in HARMLESS), *context)
+    search = ("tools.web_search",) if any(map(_may_be_left_out, request.each("tools"))) else ()
+    return (*(name for name in said if name in HARMLESS), *context, *search)
 
 
 def _logprobs(request: _Members) -> int | None:
@@ -260,16 +267,16 @@ def _format(given: _Members) -> Schema | None:
 
 def _tools(request: _Members) -> tuple[tuple[Tool, ...], str, str]:
     """Give the tools, the choice among them, and the one that is chosen. Shape: those not allowed are not given."""
-    tools = tuple(_tool(tool) for tool in request.each("tools"))
+    tools = tuple(_tool(tool) for tool in request.each("tools") if not _may_be_left_out(tool))
     choice = request.said.get("tool_choice", "")
     if choice in ("", "auto", "none", "required"):
         return tools, choice, ""
     given = request.under("tool_choice")
     match given.text("type"):
-        case "function":
+        case "function" | "custom":
             return tools, "tool", given.needed("name")
         case "allowed_tools":
-            allowed = {_function(tool).needed("name") for tool in given.each("tools")}
+            allowed = {_of_client(tool).needed("name") for tool in given.each("tools")}
             if given.text("mode") not in {"auto", "required"}:
                 raise given.wrong("mode", "auto or required")
             return tuple(tool for tool in tools if tool.name in allowed), given.text("mode"), ""
@@ -277,22 +284,43 @@ def _tools(request: _Members) -> tuple[tuple[Tool, ...], str, str]:
             raise given.untranslatable("type")
 
 
-def _function(tool: _Members) -> _Members:
-    """Give a tool that is a function. Errors: Untranslatable for one that OpenAI runs."""
-    if tool.needed("type") != "function":
+def _may_be_left_out(tool: _Members) -> bool:
+    """Whether a tool searches the web without going there: the model answers without it, too."""
+    return tool.text("type") in _SEARCHES and tool.get("external_web_access", bool) is False
+
+
+def _of_client(tool: _Members) -> _Members:
+    """Give a tool that the client runs. Errors: Untranslatable for one that OpenAI does."""
+    if tool.needed("type") not in {"function", "custom"}:
         raise tool.untranslatable("type")
     tool.kind()
     return tool
 
 
 def _tool(given: _Members) -> Tool:
-    tool = _function(given)
+    tool = _of_client(given)
+    if tool.text("type") == "custom":
+        text = {"type": "object", "properties": {INPUT: {"type": "string"}}, "required": [INPUT]}
+        return Tool(tool.needed("name"), _described(tool), text)
     return Tool(
         name=tool.needed("name"),
         description=tool.text("description"),
         parameters=tool.get("parameters", dict),
         strict=tool.get("strict", bool),
     )
+
+
+def _described(tool: _Members) -> str:
+    """Give what a custom tool is told to be. Shape: nobody else holds a model to a grammar, so it is told to the model."""
+    said, form = tool.text("description"), tool.under("format")
+    match form.text("type"):
+        case "" | "text":
+            return said
+        case "grammar":
+            rule = f"`{INPUT}` must follow this {form.needed('syntax')} grammar:\n{form.needed('definition')}"
+            return f"{said}\n\n{rule}" if said else rule
+        case _:
+            raise form.untranslatable("type")
 
 
 # --- input ---------------------------------------------------------------------------------------------------------
@@ -334,8 +362,11 @@ class _Items:
                     raise item.wrong("role", f"one of {', '.join(_ROLES)}")
                 self.turns.append(Turn(cast("Any", role), _content(item, "content", role)))
             case "function_call":
-                self.turns.append(Turn("assistant", (self._call(item),)))
-            case "function_call_output":
+                self.turns.append(Turn("assistant", (self._call(item, item.text("arguments") or "{}"),)))
+            case "custom_tool_call":
+                given = json_of({INPUT: item.text("input")}).decode()
+                self.turns.append(Turn("assistant", (self._call(item, given),)))
+            case "function_call_output" | "custom_tool_call_output":
                 ident = item.needed("call_id")
                 parts = cast("Any", _content(item, "output", "user"))
                 self.turns.append(Turn("user", (ResultPart(ident, parts, self._names.get(ident, "")),)))
@@ -344,10 +375,8 @@ class _Items:
             case _:
                 raise item.untranslatable("type")
 
-    def _call(self, item: _Members) -> CallPart:
-        ident, name, arguments = item.needed("call_id"), item.needed("name"), item.text("arguments") or "{}"
-        if not _is_object(arguments):
-            raise item.wrong("arguments", "the JSON of an object")
+    def _call(self, item: _Members, arguments: str) -> CallPart:
+        ident, name = item.needed("call_id"), item.needed("name")
         self._names[ident] = name
         signature, origin = self._signatures.get(ident, ("", ""))
         return CallPart(ident, name, arguments, signature, origin)
@@ -368,13 +397,6 @@ class _Items:
             ident = item.text("id") if origin == NAME else seal.id
             return (*readable, ThoughtPart(sealed=seal.sealed, id=ident, origin=origin))
         return readable
-
-
-def _is_object(arguments: str) -> bool:
-    try:
-        return isinstance(value_of(arguments.encode(errors="surrogatepass")), dict)
-    except FrameError:
-        return False
 
 
 def _content(item: _Members, name: str, role: str) -> tuple[Part, ...]:

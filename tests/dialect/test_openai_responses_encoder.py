@@ -45,7 +45,7 @@ from tidegate.dialect.events import (
     ToolCallStarted,
     UsageSeen,
 )
-from tidegate.dialect.openai_responses.answer import MAX_ECHOED_BYTES, MAX_HELD_BYTES
+from tidegate.dialect.openai_responses.encoder import MAX_ECHOED_BYTES, MAX_HELD_BYTES
 from tidegate.exchange import Usage
 from tidegate.wire import FrameError
 
@@ -246,7 +246,8 @@ def test_a_call_s_signature_stands_before_it_and_names_it() -> None:
     [
         ("stop", "response.completed", None),
         ("tool_calls", "response.completed", None),
-        ("the_sea_was_rough", "response.completed", None),
+        ("the_sea_was_rough", "response.incomplete", {"reason": "the_sea_was_rough"}),
+        ('a "word"\n', "response.incomplete", {"reason": 'a "word"\n'}),
         ("length", "response.incomplete", {"reason": "max_output_tokens"}),
         ("content_filter", "response.incomplete", {"reason": "content_filter"}),
     ],
@@ -255,6 +256,31 @@ def test_the_last_event_says_why(reason: str, event: str, details: dict[str, str
     last = written(Started(), Text(0, "a"), Finished(0, reason), Done())[-1]
     assert (last["type"], last["response"]["incomplete_details"]) == (event, details)
     assert last["response"]["output"][0]["status"] == last["type"].removeprefix("response.")
+
+
+def test_a_reason_that_openai_does_not_know_comes_back_as_it_was() -> None:
+    said: list[Event] = [Started(), Text(0, "a"), Finished(0, "pause_turn"), Done()]
+    assert Finished(0, "pause_turn") in events_of(frames_of(encoded(*said)))
+    assert DIALECT.read_response(DIALECT.write_answer(said, ASK, ORIGIN)).finish_reason == "pause_turn"
+
+
+@pytest.mark.parametrize(
+    ("pieces", "status"),
+    [
+        (['{"a":', '"🌊"}'], "completed"),
+        (['{"a": "\\ud83c"}'], "completed"),
+        (['{"a":', '"Bre'], "incomplete"),
+        (['{"a": "\ud83c'], "incomplete"),
+        (["{}", "}"], "incomplete"),
+        (["[" * 100_000], "incomplete"),
+    ],
+)
+def test_a_call_that_was_cut_is_incomplete(pieces: list[str], status: str) -> None:
+    said = [ToolArguments(0, 0, piece) for piece in pieces]
+    events = written(Started(), CALL[0], *said, CALL[2], Text(0, "b"), Finished(0, "length"), Done())
+    [call, message] = events[-1]["response"]["output"]
+    assert (call["status"], call["arguments"]) == (status, "".join(pieces))
+    assert message["status"] == "incomplete"
 
 
 def test_what_comes_after_a_choice_s_end_is_an_item_more() -> None:
@@ -328,6 +354,80 @@ def test_half_a_surrogate_pair_is_written_as_it_was_read() -> None:
 
 def written_loosely(*events: Event) -> list[Any]:
     return [json.loads(frame.data or b"") for frame in frames_of(encoded(*events))]
+
+
+# --- tools that take a plain text -----------------------------------------------------------------------------------
+
+TOOLS = [
+    {"type": "custom", "name": "apply_patch"},
+    {"type": "function", "name": "tide", "parameters": {}, "strict": None},
+]
+PATCHING = json.dumps({"model": "m", "input": "x", "tools": TOOLS}).encode()
+
+
+def patched(*pieces: str, end: bool = True) -> list[dict[str, Any]]:
+    said: list[Event] = [Started("x"), ToolCallStarted(0, 0, "call_1", "apply_patch")]
+    said += [ToolArguments(0, 0, piece) for piece in pieces]
+    if end:
+        said += [
+            ToolCallEnded(0, 0),
+            ToolCallStarted(0, 1, "call_2", "tide"),
+            ToolArguments(0, 1, "{}"),
+            ToolCallEnded(0, 1),
+        ]
+    return written(
+        *said, *([Finished(0, "tool_calls"), Done()] if end else [Failed(ProviderError("m"))]), body=PATCHING
+    )
+
+
+def test_a_call_of_a_custom_tool_gives_it_its_text() -> None:
+    events = patched('{"inp', 'ut":"a \\"b\\"', '\\n🌊"}')
+    assert [(event["type"].removeprefix("response."), event["sequence_number"]) for event in events[2:6]] == [
+        ("output_item.added", 2),
+        ("custom_tool_call_input.delta", 3),
+        ("custom_tool_call_input.done", 4),
+        ("output_item.done", 5),
+    ]
+    assert events[2]["item"] == {
+        "id": "ctc_x_0",
+        "type": "custom_tool_call",
+        "status": "in_progress",
+        "input": "",
+        "call_id": "call_1",
+        "name": "apply_patch",
+    }
+    text = 'a "b"\n🌊'
+    assert (events[3]["delta"], events[4]["input"]) == (text, text)
+    custom, function = events[-1]["response"]["output"]
+    assert custom == {**events[2]["item"], "input": text, "status": "completed"}
+    assert (function["type"], function["id"], function["arguments"]) == ("function_call", "fc_x_1", "{}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text", "status"),
+    [
+        ('{"input":""}', "", "completed"),
+        ('{"patch":"a"}', '{"patch":"a"}', "completed"),
+        ('{"input":7}', '{"input":7}', "completed"),
+        ('"a"', '"a"', "completed"),
+        ('{"input":"a', '{"input":"a', "incomplete"),
+    ],
+)
+def test_where_a_custom_tool_s_text_cannot_be_found_all_that_was_said_is_given(
+    arguments: str, text: str, status: str
+) -> None:
+    made = patched(arguments)[-1]["response"]["output"][0]
+    assert (made["input"], made["status"]) == (text, status)
+
+
+def test_a_call_of_a_custom_tool_that_is_never_ended_is_incomplete() -> None:
+    [made] = patched('{"input":"a', end=False)[-1]["response"]["output"]
+    assert (made["type"], made["status"]) == ("custom_tool_call", "incomplete")
+
+
+def test_a_whole_body_with_a_custom_tool_s_call_was_over_for_it() -> None:
+    body = json.dumps({"status": "completed", "output": [{"type": "custom_tool_call"}]}).encode()
+    assert DIALECT.read_response(body).finish_reason == "tool_calls"
 
 
 # --- both ways -------------------------------------------------------------------------------------------------------

@@ -137,6 +137,12 @@ def test_calls_keep_their_ids_and_signatures() -> None:
         ]
 
 
+@pytest.mark.parametrize("arguments", ['{"x": ', "", "[1]", "x", '{"x": "\ud83c"}'])
+def test_a_call_that_was_cut_is_written_with_what_was_said_of_it(arguments: str) -> None:
+    (part,) = parts_of("assistant", CallPart("a", "tide", arguments), model=EARLY)
+    assert part["functionCall"]["args"] == {"INVALID_JSON": arguments}
+
+
 @pytest.mark.parametrize(("model", "signatures"), [(EARLY, [None, None]), (LATE, [UNPROVEN, None])])
 def test_the_first_call_of_a_turn_needs_proof_since_gemini_3(model: str, signatures: list[str | None]) -> None:
     calls = (TextPart("a"), CallPart("a", "tide", "{}", "s", "anthropic"), CallPart("b", "moon"))
@@ -310,8 +316,12 @@ def test_calls_at_once_are_what_gemini_makes_anyway() -> None:
     assert written(tools=(TIDE,), parallel_tools=True) == written(tools=(TIDE,))
 
 
-def test_of_no_tools_no_two_are_called_at_once() -> None:
-    assert written(parallel_tools=False) == written()
+def test_one_call_at_a_time_is_dropped_and_of_no_tools_not_even_told() -> None:
+    dropped = [
+        DIALECT.write_conversation(Conversation(turns=(HI,), tools=tools, parallel_tools=False), LATE).dropped
+        for tools in ((TIDE,), ())
+    ]
+    assert dropped == [("parallel_tools",), ()]
 
 
 def test_what_was_dropped_before_is_told_as_well() -> None:

@@ -25,13 +25,14 @@ from tidegate.dialect.conversation import (
     lost,
     thinking_effort,
 )
-from tidegate.dialect.values import json_of, value_of
+from tidegate.dialect.values import arguments_of, json_of
 
 _NAME: Final = "ollama"
 LACKS: Final[Mapping[str, Loss]] = {
     "tool_choice": REFUSED,
     "tool": REFUSED,
-    "parallel_tools": REFUSED,
+    # At worst the client hears of several calls at once.
+    "parallel_tools": DROPPED,
     "choices": REFUSED,
     "logprobs": REFUSED,
     "logit_bias": REFUSED,
@@ -150,4 +151,4 @@ def _made(parts: Sequence[Part]) -> dict[str, object]:
 
 
 def _call(call: CallPart) -> dict[str, object]:
-    return {"id": call.id, "function": {"name": call.name, "arguments": value_of(call.arguments.encode())}}
+    return {"id": call.id, "function": {"name": call.name, "arguments": arguments_of(call)}}

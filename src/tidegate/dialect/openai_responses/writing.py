@@ -21,7 +21,9 @@ from tidegate.dialect.conversation import (
     ThoughtPart,
     Tool,
     Turn,
+    Untranslatable,
     Written,
+    id_of_call,
     lost,
     thinking_effort,
 )
@@ -49,6 +51,8 @@ _SETTINGS: Final = {
     "parallel_tools": "parallel_tool_calls",
     "user": "user",
 }
+_MIN_TOKENS: Final = 16
+"""Source: OpenAI, "Create a model response", `max_output_tokens`."""
 _FILES: Final = {"application/pdf": "document.pdf", "text/plain": "document.txt"}
 """A file must have a name, and it must end as one of its type does."""
 
@@ -59,6 +63,9 @@ _reasoning_model = re.compile(r"(?:.*/)?(?:o\d|gpt-[5-9](?!.*-chat)|codex|comput
 def write_conversation(conversation: Conversation, model: str) -> Written:
     """Write a request. Errors: Untranslatable for what there is no word for."""
     dropped = lost(conversation, LACKS, "OpenAI's Responses")
+    if conversation.max_tokens is not None and conversation.max_tokens < _MIN_TOKENS:
+        bound = conversation.member("max_tokens")
+        raise Untranslatable(bound, f"`{bound}` must be at least {_MIN_TOKENS} for OpenAI's Responses")
     body: dict[str, object] = {"model": model, "input": [item for turn in conversation.turns for item in _items(turn)]}
     for name, member in _SETTINGS.items():
         value = getattr(conversation, name)
@@ -158,8 +165,18 @@ def _answer(parts: tuple[Part, ...]) -> dict[str, object]:
     return {"type": "message", "role": "assistant", "content": content}
 
 
+def _is_id(given: str) -> bool:
+    """Whether OpenAI takes it for the id of a call. Source: its OpenAPI description, `call_id`."""
+    return 0 < len(given) <= 64
+
+
 def _call(part: CallPart) -> dict[str, object]:
-    return {"type": "function_call", "call_id": part.id, "name": part.name, "arguments": part.arguments}
+    return {
+        "type": "function_call",
+        "call_id": id_of_call(part.id, _is_id),
+        "name": part.name,
+        "arguments": part.arguments,
+    }
 
 
 def _result(part: ResultPart) -> dict[str, object]:
@@ -168,7 +185,7 @@ def _result(part: ResultPart) -> dict[str, object]:
         output = ""
     elif len(part.parts) == 1 and isinstance(part.parts[0], TextPart):
         output = part.parts[0].text
-    return {"type": "function_call_output", "call_id": part.id, "output": output}
+    return {"type": "function_call_output", "call_id": id_of_call(part.id, _is_id), "output": output}
 
 
 def _thoughts(parts: Iterator[ThoughtPart]) -> Iterator[dict[str, object]]:

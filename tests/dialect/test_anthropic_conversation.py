@@ -1,6 +1,7 @@
 """Requests as conversations, and conversations as requests."""
 
 import json
+import re
 from base64 import b64encode
 from typing import Any
 
@@ -11,7 +12,7 @@ from msgspec import structs
 from conversing import conversations, plain
 from tidegate.dialect import Dialect
 from tidegate.dialect.anthropic import Anthropic, AnthropicOnBedrock
-from tidegate.dialect.anthropic.prompt import MEMBERS
+from tidegate.dialect.anthropic.reading import MEMBERS
 from tidegate.dialect.conversation import (
     CallPart,
     Conversation,
@@ -205,6 +206,11 @@ def test_instructions_may_stand_between_messages() -> None:
         ({"thinking": {"type": "between_tools"}}, "thinking.type"),
         ({"output_config": {"format": {"type": "json_schema"}}}, "output_config.format.schema"),
         ({"model": 7}, "model"),
+        ({"metadata": 7}, "metadata"),
+        ({"metadata": {"user_id": 7}}, "metadata.user_id"),
+        ({"mcp_servers": {}}, "mcp_servers"),
+        ({"context_management": {"edits": [7]}}, "context_management.edits[0]"),
+        ({"context_management": {"edits": [{}]}}, "context_management.edits[0].type"),
     ],
 )
 def test_a_wrong_type_is_refused_by_its_name(members: dict[str, Any], param: str) -> None:
@@ -225,9 +231,28 @@ def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
     [
         ({"container": "c"}, "container"),
         ({"max_tokens": 0}, "max_tokens"),
-        ({"inference_geo": "eu"}, "inference_geo"),
+        ({"mcp_servers": [{"type": "url", "url": "https://x.example", "name": "x"}]}, "mcp_servers"),
+        ({"context_management": {"edits": [{"type": "compact_20260112"}]}}, "context_management.edits[0].type"),
+        ({"context_management": {"edits": [], "of_tomorrow": 1}}, "context_management.of_tomorrow"),
         ({"tools": [{"type": "web_search_20250305", "name": "w"}]}, "tools[0].type"),
-        ({"tools": [{"name": "w", "input_schema": {}, "defer_loading": True}]}, "tools[0].defer_loading"),
+        ({"tools": [{"name": "w", "input_schema": {}, "of_tomorrow": True}]}, "tools[0].of_tomorrow"),
+        (
+            {
+                "messages": [
+                    {
+                        "role": "user",
+                        "content": [
+                            {
+                                "type": "tool_result",
+                                "tool_use_id": "c",
+                                "content": [{"type": "tool_reference", "tool_name": "w"}],
+                            }
+                        ],
+                    }
+                ]
+            },
+            "messages[0].content[0].content[0].type",
+        ),
         ({"output_config": {"task_budget": {}}}, "output_config.task_budget"),
         ({"messages": [{"role": "user", "content": [{"type": "search_result"}]}]}, "messages[0].content[0].type"),
         (
@@ -248,6 +273,42 @@ def test_what_cannot_be_said_to_others_is_named(members: dict[str, Any], param: 
     with pytest.raises(Untranslatable) as found:
         read(**members)
     assert found.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [
+        ({"context_management": {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}, {"type": "clear_tool_uses_20250919"}]}}, ("context_management",)),
+        ({"context_management": {"edits": []}}, ()),
+        ({"context_management": None}, ()),
+        ({"inference_geo": "eu"}, ("inference_geo",)),
+        ({"mcp_servers": []}, ()),
+        ({"tools": [{"name": "w", "input_schema": {}, "defer_loading": True, "allowed_callers": ["direct"], "input_examples": [{}], "eager_input_streaming": True}]}, ("allowed_callers", "defer_loading", "eager_input_streaming", "input_examples")),
+        ({"metadata": {"user_id": None, "trace": "x", "a\r\nb": 1}}, ("metadata.trace", "metadata")),
+    ],
+)  # fmt: skip
+def test_what_others_need_not_hear_is_dropped_and_listed(members: dict[str, Any], expected: tuple[str, ...]) -> None:
+    assert read(**members).dropped == expected
+
+
+@pytest.mark.parametrize("user", ["a", "user-1.x@y.example:z", "u" * 64])
+def test_a_plain_name_is_who_asks(user: str) -> None:
+    said = read(metadata={"user_id": user})
+    assert (said.user, said.dropped) == (user, ())
+
+
+@pytest.mark.parametrize("user", ["u" * 65, '{"device_id":"d","session_id":"s"}', "é", "a b"])
+def test_a_name_that_others_would_refuse_is_dropped(user: str) -> None:
+    said = read(metadata={"user_id": user})
+    assert (said.user, said.dropped) == ("", ("metadata.user_id",))
+
+
+def test_what_is_said_of_a_document_stands_before_it() -> None:
+    source = {"type": "url", "url": "https://x.example/a"}
+    assert parts_of("user", {"type": "document", "context": "Of 1999.", "source": source, "title": "t"}) == (
+        TextPart("Of 1999."),
+        DocumentPart(url="https://x.example/a", name="t"),
+    )
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
@@ -397,14 +458,28 @@ def test_files_are_written_by_their_kind() -> None:
         DocumentPart("application/zip", "aGk="),
         DocumentPart("text/plain", "%"),
         DocumentPart("text/plain", "/w=="),
-        CallPart("c", "now", "[]"),
-        CallPart("c", "now", "{"),
     ],
 )
 def test_parts_that_no_block_can_be_are_refused(part: Part) -> None:
     with pytest.raises(Untranslatable) as found:
         blocks_of(part)
     assert found.value.param == "messages"
+
+
+@pytest.mark.parametrize("arguments", ['{"a": "b', "[]"])
+def test_a_call_that_was_cut_is_written_as_one(arguments: str) -> None:
+    block = write(OLD, ASKED, Turn("assistant", (CallPart("c", "now", arguments),)))["messages"][1]["content"][0]
+    assert block == {"type": "tool_use", "id": "c", "name": "now", "input": {"INVALID_JSON": arguments}}
+
+
+@pytest.mark.parametrize("given", ["functions.Bash:0", "a b", "é", ""])
+def test_an_id_that_anthropic_refuses_becomes_one_that_always_stands_for_it(given: str) -> None:
+    messages = write(OLD, ASKED, Turn("assistant", (CallPart(given, "now"),)), Turn("user", (ResultPart(given),)))[
+        "messages"
+    ]
+    ident = messages[1]["content"][0]["id"]
+    assert re.fullmatch("call_[0-9a-f]{40}", ident)
+    assert messages[2]["content"][0]["tool_use_id"] == ident
 
 
 def test_instructions_alone_are_no_request() -> None:

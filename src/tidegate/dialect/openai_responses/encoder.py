@@ -4,7 +4,11 @@
     reasoning       an item `reasoning` with one part of a summary; a signature closes it
     sealed          an item `reasoning` of its own where it has an id, else the end of the one that is open
     call            an item `function_call`: several may be open at once, of the others one
+    custom tool's   an item `custom_tool_call`, whose text is said at its end: no escape can be read from a piece of JSON
     Failed          `response.failed` alone: with an `error` before it, clients that know both would fail twice
+
+A call whose arguments are no JSON in the end was cut: its item is incomplete. So is a response that is over for any reason
+but the two that say that all was said: it names the reason, in the provider's own word where OpenAI has none.
 
 The end says everything again, so all that was said is held, as the JSON it was written as. Above MAX_HELD_BYTES the response
 fails and says why: one that calls itself completed and lacks a part would be a lie.
@@ -34,10 +38,20 @@ from tidegate.dialect.events import (
     ToolCallStarted,
     UsageSeen,
 )
-from tidegate.dialect.openai_responses.values import NAME, WHY_NOT, error_object, usage_object
+from tidegate.dialect.openai_responses.values import (
+    INPUT,
+    NAME,
+    WHY_NOT,
+    dict_of,
+    dicts_of,
+    error_object,
+    text_of,
+    usage_object,
+)
 from tidegate.dialect.seals import Seal, closed
 from tidegate.dialect.values import json_of, string_of, value_of
 from tidegate.exchange import Ask, Usage
+from tidegate.wire import FrameError
 
 MAX_HELD_BYTES: Final = 3 * 1024 * 1024
 """Of one response: several times the longest that models give, and a frame that has it all is still one that clients take."""
@@ -61,9 +75,12 @@ _ECHOED: Final[dict[str, object]] = {
     "user": None,
 }
 """Members of a response that the request decides, and what they are where it does not say."""
+_WHOLE: Final = frozenset({"", "stop", "tool_calls"})
+"""Reasons of answers that lack nothing; '' where none was said."""
 _KEPT_NOT: Final[dict[str, object]] = {"background": False, "previous_response_id": None, "store": False}
 
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
+_skim = msgspec.json.Decoder(Raw).decode
 _unfit = re.compile(r"[^A-Za-z0-9_-]").sub
 
 
@@ -128,10 +145,24 @@ class _Open(Struct):
         return b'{"id":%b,"type":"reasoning","summary":[%b]%b}' % (self.id, parts, more)
 
 
+class _CallForm(Struct, frozen=True):
+    """How a call is said: what its ids begin with, the names of its events, and of the member that holds what it is given."""
+
+    kind: bytes
+    stem: bytes
+    event: bytes
+    member: bytes
+
+
+_FUNCTION: Final = _CallForm(b"function_call", b"fc", b"response.function_call_arguments", b"arguments")
+_CUSTOM: Final = _CallForm(b"custom_tool_call", b"ctc", b"response.custom_tool_call_input", b"input")
+
+
 class _Call(Struct):
     """A call that is being said. Shape: ids and name are JSON, `said` is that without quotes."""
 
     place: int
+    form: _CallForm
     id: bytes
     call_id: bytes
     name: bytes
@@ -139,8 +170,9 @@ class _Call(Struct):
 
     def item(self, status: bytes) -> bytes:
         """Give the item as it stands."""
-        template = b'{"id":%b,"type":"function_call","status":"%b","arguments":"%b","call_id":%b,"name":%b}'
-        return template % (self.id, status, self.said, self.call_id, self.name)
+        form = self.form
+        template = b'{"id":%b,"type":"%b","status":"%b","%b":"%b","call_id":%b,"name":%b}'
+        return template % (self.id, form.kind, status, form.member, self.said, self.call_id, self.name)
 
 
 class ResponsesEncoder:
@@ -150,13 +182,15 @@ class ResponsesEncoder:
     """
 
     __slots__ = (
-        "_calls", "_echo", "_head", "_held", "_items", "_open", "_origin", "_over", "_reason", "_sequence", "_stem", "_usage",
+        "_calls", "_customs", "_echo", "_head", "_held", "_items", "_open", "_origin", "_over", "_reason", "_sequence", "_stem", "_usage",
         "response",
     )  # fmt: skip
 
     def __init__(self, ask: Ask, origin: Origin) -> None:
         self._origin = origin
-        self._echo = _echo(ask.body)
+        members = _decode_members(ask.body) if ask.body else {}
+        self._echo = _echo(members)
+        self._customs = _customs(members)
         self._head = b""
         self._stem = b""
         self._sequence = 0
@@ -264,7 +298,7 @@ class ResponsesEncoder:
         if spoken is not None:
             self._open = None
             self._end_part(spoken, out)
-            self._take(spoken.place, spoken.item(b"incomplete" if self._reason in WHY_NOT else b"completed"), out)
+            self._take(spoken.place, spoken.item(b"completed" if self._reason in _WHOLE else b"incomplete"), out)
 
     def _take(self, place: int, item: bytes, out: list[bytes]) -> None:
         self._items[place] = item
@@ -303,22 +337,35 @@ class ResponsesEncoder:
         self._close(out)
         if event.signature:
             self._seal(Seal(signature=event.signature, call=event.id), out)
-        place = len(self._items)
-        ident = b'"fc_%b_%d"' % (self._stem, place)
-        call = self._calls[event.call] = _Call(place, ident, string_of(event.id), string_of(event.name))
+        place, form = len(self._items), _CUSTOM if event.name in self._customs else _FUNCTION
+        ident = b'"%b_%b_%d"' % (form.stem, self._stem, place)
+        call = self._calls[event.call] = _Call(place, form, ident, string_of(event.id), string_of(event.name))
         self._add(place, call.item(b"in_progress"), out)
 
     def _argue(self, call: _Call, fragment: str, out: list[bytes]) -> None:
         quoted = string_of(fragment)
         call.said += quoted[1:-1]
         self._held += len(quoted)
+        if call.form is _FUNCTION:
+            self._tell(call, quoted, out)
+
+    def _tell(self, call: _Call, quoted: bytes, out: list[bytes]) -> None:
         where = b'"item_id":%b,"output_index":%d,"delta":%b' % (call.id, call.place, quoted)
-        self._emit(b"response.function_call_arguments.delta", where, out)
+        self._emit(call.form.event + b".delta", where, out)
 
     def _end_call(self, call: _Call, out: list[bytes]) -> None:
-        whole = b'"item_id":%b,"output_index":%d,"arguments":"%b"' % (call.id, call.place, bytes(call.said))
-        self._emit(b"response.function_call_arguments.done", whole, out)
-        self._take(call.place, call.item(b"completed"), out)
+        """End a call. Shape: what a custom tool is given, where nothing can be found that is meant for it, is all that was said."""
+        arguments = str(value_of(b'"%b"' % bytes(call.said))).encode(errors="surrogatepass")
+        status = b"completed" if _is_whole(arguments) else b"incomplete"
+        if call.form is _CUSTOM:
+            given = _input_in(arguments)
+            if given is not None:
+                call.said[:] = string_of(given)[1:-1]
+            if call.said:
+                self._tell(call, b'"%b"' % bytes(call.said), out)
+        whole = b'"item_id":%b,"output_index":%d,"%b":"%b"' % (call.id, call.place, call.form.member, bytes(call.said))
+        self._emit(call.form.event + b".done", whole, out)
+        self._take(call.place, call.item(status), out)
 
     # --- the response ----------------------------------------------------------------------------------------------
 
@@ -348,11 +395,11 @@ class ResponsesEncoder:
     def _end(self, out: list[bytes]) -> None:
         self._close(out)
         self._over = True
-        why = WHY_NOT.get(self._reason)
-        if why is None:
+        if self._reason in _WHOLE:
             self._respond(b"response.completed", b"completed", out)
         else:
-            self._respond(b"response.incomplete", b"incomplete", out, why=b'{"reason":"%b"}' % why.encode())
+            why = string_of(WHY_NOT.get(self._reason, self._reason))
+            self._respond(b"response.incomplete", b"incomplete", out, why=b'{"reason":%b}' % why)
 
     def _overflow(self, out: list[bytes]) -> None:
         """Say that no more can be held. Shape: the response has no items, as they were all said, and some not to their end."""
@@ -370,9 +417,42 @@ class ResponsesEncoder:
         self._respond(b"response.failed", b"failed", out, error=error_object(error))
 
 
-def _echo(body: bytes) -> bytes:
+def _is_whole(arguments: bytes) -> bool:
+    """Whether a call's arguments are all there. Shape: nearly all can be looked through, at a fifth of what it takes to decode them."""
+    try:
+        _skim(arguments)
+    except (msgspec.DecodeError, RecursionError):
+        return _is_json(arguments)
+    return True
+
+
+def _is_json(arguments: bytes) -> bool:
+    try:
+        value_of(arguments)
+    except FrameError:
+        return False
+    return True
+
+
+def _input_in(arguments: bytes) -> str | None:
+    """Give what is meant for a custom tool; None where nothing is."""
+    try:
+        given = dict_of(value_of(arguments)).get(INPUT)
+    except FrameError:
+        return None
+    return given if isinstance(given, str) else None
+
+
+def _customs(members: dict[str, Raw]) -> frozenset[str]:
+    """Give the names of the tools that take a plain text."""
+    tools = bytes(members.get("tools", b""))
+    if b'"custom"' not in tools:
+        return frozenset()
+    return frozenset(text_of(tool.get("name")) for tool in dicts_of(value_of(tools)) if tool.get("type") == "custom")
+
+
+def _echo(members: dict[str, Raw]) -> bytes:
     """Give the members of a response that its request decides. Shape: without the braces."""
-    members = _decode_members(body) if body else {}
     echoed = dict(_ECHOED)
     for name in echoed:
         raw = bytes(members.get(name, b""))

@@ -27,11 +27,12 @@ from tidegate.dialect.conversation import (
     thinking_budget,
     thinking_effort,
 )
-from tidegate.dialect.values import json_of, value_of
+from tidegate.dialect.values import arguments_of, json_of
 
 _NAME: Final = "gemini"
 LACKS: Final[Mapping[str, Loss]] = {
-    "parallel_tools": REFUSED,
+    # At worst the client hears of several calls at once.
+    "parallel_tools": DROPPED,
     "logprobs": REFUSED,
     "logit_bias": REFUSED,
     "verbosity": DROPPED,
@@ -185,9 +186,8 @@ class _Contents:
 
     def _call(self, call: CallPart) -> dict[str, Any]:
         self._names[call.id] = call.name
-        arguments = value_of(call.arguments.encode())
         signed = {"thoughtSignature": call.signature} if call.signature and call.origin == _NAME else {}
-        return {"functionCall": {"id": call.id, "name": call.name, "args": arguments}, **signed}
+        return {"functionCall": {"id": call.id, "name": call.name, "args": arguments_of(call)}, **signed}
 
     def _result(self, result: ResultPart) -> list[dict[str, Any]]:
         """Give what a tool gave. Shape: since Gemini 3 media are within it, before they stand behind it."""
