@@ -283,9 +283,20 @@ def event_streams(
         body = body[: draw(st.integers(0, len(body)))]
         last = draw(made(Failed, (), error=st.builds(ProviderError, texts, words)))
     elif "UsageSeen" not in lacks:
-        for usage in draw(st.lists(usages(lacks), max_size=2)):
-            body.insert(draw(st.integers(0, len(body))), UsageSeen(usage))
+        told = draw(st.lists(usages(lacks), max_size=2))
+        for usage in told:
+            # What went in does not change while the answer comes out.
+            body.insert(draw(st.integers(0, len(body))), UsageSeen(_with_input_of(told[0], usage)))
     return [started, *body, last]
+
+
+def _with_input_of(first: Usage, usage: Usage) -> Usage:
+    return structs.replace(
+        usage,
+        input_tokens=first.input_tokens,
+        cached_tokens=first.cached_tokens,
+        cache_write_tokens=first.cache_write_tokens,
+    )
 
 
 @st.composite
