@@ -54,6 +54,7 @@ LOST: Final = """## What changes without a note
   and neighbouring texts may become one.
 - A refusal in an earlier turn goes to Anthropic, Gemini, Bedrock and Ollama as the text that it is.
 - Images and documents that a tool gave follow, for chat completions, in the user's own message, with the tool's name.
+- Anthropic wants a bound on every answer: without one it is 8,192 tokens, and those of the thoughts.
 - Efforts become tokens, tokens efforts, where a model knows one of the two alone; `xhigh`, `max` and `minimal` become the nearest word, bounds are moved
   into the provider's range.
 - `detail: original` is `high`; a schema is always kept to, also where `strict` is false, by providers that know no other way.

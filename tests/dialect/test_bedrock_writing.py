@@ -388,7 +388,7 @@ def budget(tokens: int) -> dict[str, Any]:
         (OLD, {}, None, None, ()),
         (OLD, {"effort": "none"}, OFF, None, ()),
         (OLD, {"effort": "medium"}, budget(8192), None, ()),
-        (OLD, {"effort": "medium", "max_tokens": 5000}, budget(4999), None, ()),
+        (OLD, {"effort": "medium", "max_tokens": 5000}, budget(2500), None, ()),
         (OLD, {"effort": "low", "max_tokens": 10}, budget(1024), None, ()),
         (OLD, {"thinking_tokens": 9000, "effort": "low", "max_tokens": 5000}, budget(9000), None, ()),
         (OLD, {"effort": "low", "shows_thoughts": True}, budget(1024), None, ()),

@@ -175,3 +175,25 @@ def test_an_answer_without_a_body_is_one() -> None:
             assert (reply.status, reply.body, reply.headers["content-length"]) == (200, b"", "0")
 
     run(work)
+
+
+def test_a_version_that_an_sdk_adds_itself_is_not_asked_for_twice() -> None:
+    async def work() -> None:
+        async with fronting(answering(answer(200, {})), **OPEN) as (running, upstream):
+            for path in ("/p/main/v1/messages", "/p/main/messages", "/p/main/v1beta/x"):
+                await ask(running.port, b"{}", path=path)
+            targets = [head.split(b" ")[1] for peer in upstream.peers for head, _ in peer.requests]
+            assert sorted(targets) == [b"/v1/messages", b"/v1/messages", b"/v1/v1beta/x"]
+
+    run(work)
+
+
+def test_the_usage_of_a_whole_answer_is_seen_in_any_family_s_words() -> None:
+    async def work() -> None:
+        said = {"content": "x" * 50, "usage": {"input_tokens": 7, "output_tokens": 5}}
+        async with fronting(answering(answer(200, said)), **OPEN) as (running, _):
+            await ask(running.port, b"{}", path="/p/main/messages")
+            usage = (await running.entry()).usage
+            assert (usage.input_tokens, usage.output_tokens, usage.estimated) == (7, 5, False)
+
+    run(work)

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from tidegate.dialect import Notice, ProviderError, Sight
 from tidegate.dialect.openai_chat import OpenAIChat
-from tidegate.dialect.openai_chat.values import object_of
+from tidegate.dialect.values import last_usage, object_of
 from tidegate.exchange import Usage
 from tidegate.wire import Framed, FrameError
 
@@ -53,15 +53,26 @@ class Passage(OpenAIChat):
         except FrameError:
             return Notice()
 
+    @staticmethod
+    def usage_in_tail(tail: bytes, /) -> Usage | None:
+        """Find the usage in the end of a body that passed in pieces."""
+        return last_usage(tail, _counts)
+
+
+def _counts(members: object) -> Usage | None:
+    """Read a usage object in whichever family's words."""
+    if not isinstance(members, dict):
+        return None
+    counts = _first(members, _INPUT), _first(members, _OUTPUT)
+    return Usage(input_tokens=counts[0], output_tokens=counts[1]) if counts != (0, 0) else None
+
 
 def _usage_in(value: dict[str, Any]) -> Usage | None:
     """Find usage in an object, or in the message or response that it carries."""
     for holder in (value, value.get("response"), value.get("message")):
-        members = (holder.get("usage") or holder.get("usageMetadata")) if isinstance(holder, dict) else None
-        if isinstance(members, dict):
-            counts = _first(members, _INPUT), _first(members, _OUTPUT)
-            if counts != (0, 0):
-                return Usage(input_tokens=counts[0], output_tokens=counts[1])
+        usage = _counts(holder.get("usage") or holder.get("usageMetadata")) if isinstance(holder, dict) else None
+        if usage is not None:
+            return usage
     return None
 
 

@@ -92,7 +92,10 @@ class Provider:
         passed += [pair for pair in self._defaults if pair[0] not in arrival.headers]
         kind = arrival.headers.get(b"content-type")
         line = b"\r\ncontent-type: " + kind if kind is not None else b""
-        target, signed = self.signer.sign(arrival.method, self._path + arrival.target, body)
+        # SDKs add the version themselves, that most base URLs end in already.
+        version = "/" + self._path.rpartition("/")[2]
+        asked = arrival.target.removeprefix(version) if arrival.target.startswith(version + "/") else arrival.target
+        target, signed = self.signer.sign(arrival.method, self._path + asked, body)
         begun = f"{arrival.method} {target} HTTP/1.1".encode("latin-1") + self._head + line + signed
         return _written(begun, passed, arrival.request_id, body)
 

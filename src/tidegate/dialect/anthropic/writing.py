@@ -145,6 +145,9 @@ class _Writer:
         most = said.max_tokens - 1 if said.max_tokens else budget
         if budget > most and by == "thinking_tokens":
             raise self._untranslatable(by, f"must be less than `{said.member('max_tokens')}`")
+        if said.max_tokens and by == "effort":
+            # An effort is no number: half of what may be said is left for the answer, where there is so much.
+            budget = min(budget, max(MIN_THINKING_TOKENS, said.max_tokens // 2))
         budget = min(budget, most)
         if budget < MIN_THINKING_TOKENS:
             raise self._untranslatable(

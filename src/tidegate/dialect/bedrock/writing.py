@@ -319,8 +319,8 @@ def _thinking(conversation: Conversation, model: str) -> tuple[dict[str, Any], s
     if budget is None:
         return {}, None
     if conversation.thinking_tokens is None and conversation.max_tokens is not None:
-        # An effort is no number: it may be made to fit below the bound of the whole answer.
-        budget = max(MIN_BUDGET, min(budget, conversation.max_tokens - 1))
+        # An effort is no number: half of what may be said is left for the answer.
+        budget = max(MIN_BUDGET, min(budget, conversation.max_tokens // 2))
     return {"thinking": {"type": "enabled", "budget_tokens": budget}}, None
 
 

@@ -39,8 +39,11 @@ from tidegate.wire import Framed, FrameError
 MAX_CHOICES: Final = 128
 """The most that OpenAI gives; what is kept for each is bounded by it."""
 
-_CALLED: Final = {"function_call": "tool_calls"}
-"""From when there was one call at most; it is told as all calls are."""
+_CALLED: Final = {
+    "function_call": "tool_calls", "eos": "stop", "eos_token": "stop", "stop_sequence": "stop", "end_turn": "stop", "max_tokens": "length",
+    "max_length": "length",
+}  # fmt: skip
+"""Words for the same: the first from when there was one call at most, the others of compatible servers (Together, TGI)."""
 
 # Members of any type are taken as they come and looked at when they are used: a wrong type then says nothing, and
 # costs the others nothing.
