@@ -57,6 +57,23 @@ def test_chat_keeps_its_calls_without_foreign_signatures() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"messages": [{"role": "user", "content": "\\ud83c"}, {"data": "tidegate:x:y"}]}',
+        b'{"data": "tidegate:x:y", "x": ' + b"[" * 5000 + b"]" * 5000 + b"}",
+    ],
+)
+def test_what_cannot_be_read_is_for_the_provider_to_judge(body: bytes) -> None:
+    assert seals.own(body) is body
+
+
+@pytest.mark.parametrize("calls", [7, "x", {"a": 1}, None])
+def test_members_of_unexpected_types_stay(calls: Any) -> None:
+    turn = {"role": "assistant", "content": [TEXT, SEALED], "tool_calls": calls}
+    assert own({"messages": [turn]})["messages"] == [{**turn, "content": [TEXT]}]
+
+
 @pytest.mark.parametrize("kind", ["anthropic", "bedrock_anthropic"])
 def test_a_conversation_can_change_to_a_model_of_another_maker(kind: str) -> None:
     said = {"type": "message", "role": "assistant", "content": [TEXT], "stop_reason": "end_turn", "usage": {}}

@@ -4,6 +4,7 @@ import asyncio
 import functools
 import json
 import time
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -37,15 +38,16 @@ from streams import (
     whole_reply,
     word,
 )
-from tidegate.dialect.events import Origin
+from tidegate.dialect.events import Event, Origin
 from tidegate.dialect.openai_chat import OpenAIChat
 from tidegate.exchange import Ask, Ending
+from tidegate.relay.meter import Meter
 from tidegate.relay.relay import RelayRules
-from tidegate.relay.translate import TranslatingRelay
+from tidegate.relay.translate import TranslatingRelay, Translator
 from tidegate.testing.memory import MemoryClient, MemorySource, open_stream
 from tidegate.testing.upstream import LAST, chunk
 from tidegate.verdict import CLIENT_GONE, SERVER_SHUTDOWN
-from tidegate.wire import Frame
+from tidegate.wire import Frame, FrameError
 from tidegate.wire.sse import SseFramer, split
 
 DIALECT = OpenAIChat()
@@ -353,3 +355,26 @@ def test_the_gap_before_a_frame_that_says_nothing_counts_as_on_the_raw_road() ->
 
     asyncio.run(work())
     assert alive == [True, False, True, False]
+
+
+class Full:
+    """An encoder that has no room, or nothing more to say."""
+
+    def __init__(self, *, refuses: bool) -> None:
+        self._refuses = refuses
+
+    def write(self, events: Sequence[Event], /) -> bytes:
+        if self._refuses:
+            raise FrameError("there is no room")
+        return b""
+
+
+@pytest.mark.parametrize(("refuses", "done"), [(True, False), (False, True)])
+def test_an_end_that_cannot_be_written_is_none(*, refuses: bool, done: bool) -> None:
+    meter = Meter(DIALECT, strips_usage=False)
+    request = Ask(model="", stream=True, wants_usage=False, body=b"")
+    translator = Translator(SseFramer(), DIALECT.decoder(request), Full(refuses=refuses), meter)
+    translator.take(payload(word("a"), FINISH))
+    meter.unreadable = ""
+    assert translator.finish() == b""
+    assert meter.done is done

@@ -70,7 +70,10 @@ def own(body: bytes) -> bytes:
     """
     if _foreign(body) is None:
         return body
-    value: dict[str, Any] = msgspec.json.decode(body)
+    try:
+        value: dict[str, Any] = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError):
+        return body  # half a surrogate pair, or too deep: for the provider to judge
     for name in ("messages", "input"):
         turns = value.get(name)
         if isinstance(turns, list):
@@ -94,7 +97,8 @@ def _has_own(turn: object) -> bool:
         parts = turn.get(name)
         if isinstance(parts, list) and any(map(_is_foreign, parts)):
             turn[name] = [part for part in parts if not _is_foreign(part)]
-    for call in turn.get("tool_calls") or ():
+    calls = turn.get("tool_calls")
+    for call in calls if isinstance(calls, list) else ():
         extra = call.get("extra_content") if isinstance(call, dict) else None
         if isinstance(extra, dict) and any(map(_is_foreign, extra.values())):
             del call["extra_content"]

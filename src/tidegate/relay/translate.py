@@ -70,15 +70,15 @@ class Translator:
 
     def finish(self) -> bytes:
         """Give what completes the client's stream, should only its end be missing; else nothing."""
-        events: list[Event] = []
         try:
             said = self._last()
-        except FrameError:
+            if not isinstance(said[-1] if said else None, Done):
+                return b""
+            written = self._encoder.write(said)
+        except FrameError:  # half a frame, or more than the client's dialect can put in order
             return b""
-        if not isinstance(said[-1] if said else None, Done):
-            return b""
-        self._note(said, events)
-        return self._encoder.write(events)
+        self._note(said, [])
+        return written
 
     def _last(self) -> Sequence[Event]:
         """Give what was left to say when the provider's body ended. Errors: FrameError when that was half a frame."""
@@ -154,7 +154,8 @@ class TranslatingRelay(Relay):
         written = self._translator.finish()
         self._framer = self._rules.framer()  # an unfinished frame is dropped: the client stands between two frames
         if self._meter.done:
-            self._put(written, self._clock())
+            if written:  # an empty chunk would be the body's end
+                self._put(written, self._clock())
             self.end(_COMPLETED)
         else:
             self.end(Ending(UPSTREAM_TRUNCATED))

@@ -182,7 +182,8 @@ class _Open:
             kind = (b"content-type", SSE if reader.events else b"application/json")
             headers = (kind, *(pair for pair in headers if pair[0] != b"content-type"))
         if call.dropped:
-            headers = (*headers, (_DROPPED, ", ".join(call.dropped)[:MAX_DROPPED_CHARS].encode("ascii", "replace")))
+            names = "".join(char if char.isprintable() else "?" for char in ", ".join(call.dropped)[:MAX_DROPPED_CHARS])
+            headers = (*headers, (_DROPPED, names.encode("ascii", "replace")))
         return Stream(
             attempt=self._attempt,
             source=reader,
