@@ -1,0 +1,216 @@
+"""The process from its first message to its last: load, set up, run what is asked, exit."""
+
+import asyncio
+import contextvars
+import ctypes
+import faulthandler
+import inspect
+import os
+import select
+import signal
+import socket
+import sys
+import tempfile
+import time
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any, Final, NoReturn
+
+import msgspec
+
+from tidegate.predict.handler import Handler, HandlerError, load
+from tidegate.worker.child.checks import Checks
+from tidegate.worker.child.faults import sentence, trace
+from tidegate.worker.child.link import Gone, Link
+from tidegate.worker.child.prints import Prints
+from tidegate.worker.child.running import Desk, Run
+from tidegate.worker.child.shield import Hand, Job, Shields
+from tidegate.worker.messages import Begin, Cancel, Check, Ended, Info, Predict, Ready, SetupFailed, ToWorker
+
+GRACE_S: Final = 1.0
+"""How long handlers have to end once the parent is gone, and the process once it has nothing to do."""
+
+_PR_SET_PDEATHSIG: Final = 1
+
+
+def main(number: int) -> NoReturn:
+    """Serve the parent at the other end of an inherited socket, and exit."""
+    _die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    faulthandler.enable(file=2)
+    sock = socket.socket(fileno=number)
+    sock.set_inheritable(False)
+    shields = Shields()
+    link = Link(sock, shields)
+    prints = Prints(link, shields)
+    os.register_at_fork(after_in_child=link.forked)
+    os.register_at_fork(after_in_child=prints.forked)
+    Thread(target=_watch, args=(number,), name="parent", daemon=True).start()
+    try:
+        code = _serve(link, prints, shields)
+    except Gone:
+        code = 1
+    Thread(target=_end, args=(code,), name="end", daemon=True).start()
+    sys.exit(code)
+
+
+def _die_with_parent() -> None:
+    """Let the system kill this process with the thread that started it, for native code may keep every thread from running.
+
+    Shape: on Linux; elsewhere, and for a parent that was gone before, the end of the socket has to do.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def _watch(number: int) -> None:
+    """End when the parent is gone, however busy the main thread is."""
+    poll = select.poll()
+    poll.register(number, getattr(select, "POLLRDHUP", 0))
+    poll.poll()
+    time.sleep(2 * GRACE_S)
+    os.kill(os.getpid(), signal.SIGKILL)  # `os._exit` may be replaced by Python that saves things first
+
+
+def _end(code: int) -> None:
+    """Exit though a thread of the user's goes on, or something that runs at exit does not end."""
+    time.sleep(GRACE_S)
+    os._exit(code)
+
+
+def _serve(link: Link, prints: Prints, shields: Shields) -> int:
+    begin = link.receive()
+    if not isinstance(begin, Begin):
+        raise Gone
+    prints.install()
+    directory = Path(begin.directory).resolve()
+    tempfile.tempdir = os.environ["TMPDIR"] = str(directory)
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    try:
+        handler = load(begin.handler)
+        running = handler.make()
+        made = running.setup(os.environ.get("COG_WEIGHTS"))
+        if inspect.isawaitable(made):
+            loop.run_until_complete(_awaited(made))
+        ready = Ready(_info(handler))
+    except BaseException as error:  # noqa: BLE001  (whatever the user's code raises says why)
+        link.put(*prints.worker.rests(), _failure(error))
+        return 1
+    link.put(*prints.worker.rests(), ready)
+    desk = Desk(
+        link=link,
+        prints=prints,
+        handler=handler,
+        running=running,
+        directory=directory,
+        loop=loop,
+        context=contextvars.copy_context(),
+    )
+    return Serving(desk, shields).run()
+
+
+async def _awaited(made: Any) -> None:
+    await made
+
+
+def _failure(error: BaseException) -> SetupFailed:
+    if isinstance(error, HandlerError):
+        return SetupFailed(str(error), "" if error.__cause__ is None else trace(error.__cause__))
+    return SetupFailed(sentence(error), trace(error))
+
+
+def _info(handler: Handler) -> bytes:
+    return msgspec.json.encode(
+        Info(
+            openapi=msgspec.Raw(msgspec.json.encode(handler.openapi())),
+            input_schema=msgspec.Raw(msgspec.json.encode(handler.input_schema())),
+            files=handler.files,
+            parameters=handler.parameters,
+            streams=handler.streams,
+            array=handler.array,
+            takes=handler.takes,
+            slots=handler.slots,
+            checks_health=handler.checks_health,
+        )
+    )
+
+
+class Serving:
+    """The loop: takes messages, hands predictions to tasks or threads. Holds: `slots` threads for a synchronous handler."""
+
+    def __init__(self, desk: Desk, shields: Shields) -> None:
+        self._desk = desk
+        self._shields = shields
+        self._is_async = desk.handler.kind in {"coroutine", "async_generator"}
+        checks_async = inspect.iscoroutinefunction(getattr(desk.handler.found, "healthcheck", None))
+        self._checks = Checks(desk.running.healthcheck, desk.link, is_async=checks_async)
+        self._jobs: SimpleQueue[Job] = SimpleQueue()  # bounded by the slots, in `_predict`
+        self._stopped = False
+
+    def run(self) -> int:
+        """Serve until the parent says so or is gone; gives the exit code."""
+        desk = self._desk
+        desk.link.attach(desk.loop)
+        for index in range(0 if self._is_async else desk.handler.slots):
+            Hand(self._jobs.get, self._shields, f"prediction-{index + 1}").start()
+        desk.loop.add_reader(desk.link.fileno(), self._read)
+        self._turn()
+        desk.link.close(GRACE_S)
+        return 1 if desk.link.gone else 0
+
+    def _turn(self) -> None:
+        """Run the loop until it is stopped, whatever tasks of the user's raise."""
+        while not self._stopped:
+            try:
+                self._desk.loop.run_forever()
+            except (SystemExit, KeyboardInterrupt) as error:
+                self._desk.prints.write("stderr", trace(error))
+
+    def _read(self) -> None:
+        try:
+            for message in self._desk.link.messages():
+                self._take(message)
+        except Gone:
+            self._desk.loop.remove_reader(self._desk.link.fileno())
+            self._abandon(time.monotonic() + GRACE_S)
+
+    def _take(self, message: ToWorker) -> None:
+        if isinstance(message, Predict):
+            self._predict(message)
+        elif isinstance(message, Cancel):
+            if run := self._desk.runs.get(message.number):
+                run.cancel()
+        elif isinstance(message, Check):
+            self._checks.start(message.number)
+        else:
+            self._stop()
+
+    def _predict(self, message: Predict) -> None:
+        runs = self._desk.runs
+        if len(runs) >= self._desk.handler.slots or message.number in runs:
+            self._desk.link.put(Ended(message.number, "failed", error="The worker is busy"))
+            return
+        run = runs[message.number] = Run(message, self._desk)
+        if self._is_async:
+            run.start()
+        else:
+            self._jobs.put(run)
+
+    def _stop(self) -> None:
+        self._stopped = True
+        self._desk.loop.stop()
+
+    def _abandon(self, deadline: float) -> None:
+        """Nobody listens any more: end everything, for so long."""
+        runs = list(self._desk.runs.values())
+        for run in runs:
+            run.press()
+        if runs and time.monotonic() < deadline:
+            self._desk.loop.call_later(0.05, self._abandon, deadline)
+        else:
+            for run in runs:
+                run.sweep()
+            self._desk.link.gone = True
+            self._stop()
