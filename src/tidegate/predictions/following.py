@@ -1,0 +1,109 @@
+"""How those who asked for a prediction are answered: at its end, at once, or event by event."""
+
+import asyncio
+import random
+from typing import Final
+
+from msgspec import json
+
+from tidegate.exchange import Client, Ending, ReplyHead
+from tidegate.kernel.backoff import retry_after
+from tidegate.predictions.answers import ACCEPTED, EVENT_STREAM, answer, plain_error
+from tidegate.predictions.prediction import Prediction
+from tidegate.predictions.requests import Wish
+from tidegate.verdict import CLIENT_GONE, CLIENT_SLOW, COMPLETED, QUEUE_FULL, RATE_LIMITED, Fault, Refused
+
+MAX_WAIT_S: Final = 600.0
+"""How long an answer is waited for that may come later, whatever the client says."""
+CROWDED_RETRY_S: Final = 1.0
+"""When to come again where too many follow: nobody knows when one of them leaves."""
+
+
+async def answer_creator(prediction: Prediction, client: Client, wish: Wish, max_queue: int) -> None:
+    """Answer who made a prediction. Errors: Fault where it does not run, or the client left."""
+    try:
+        async with client.present():
+            await (prediction.wait_over() if wish.mode == "sync" else prediction.wait_decided())
+    except Fault:
+        if wish.mode == "events":
+            _depart(prediction, client)
+        else:
+            prediction.creator_left()
+        raise
+    except asyncio.CancelledError:
+        prediction.creator_left()
+        raise
+    fault = prediction.fault
+    if fault is not None and prediction.status == "failed" and (prediction.refused_early or wish.mode == "sync"):
+        raise _told(fault, max_queue)
+    if wish.mode == "events":
+        await follow(prediction, client, None, prediction.headers)
+    elif wish.mode == "sync":
+        answer(client, 200, prediction.snapshot(full=False), prediction.headers)
+    elif await _over_within(prediction, client, wish.wait_s):
+        answer(client, 200, prediction.snapshot(full=False), (*ACCEPTED, *prediction.headers))
+    else:
+        # Cog's clients know this word alone for one that was accepted.
+        body = json.encode({"id": prediction.id, "status": "starting"})
+        answer(client, 202, body, (*ACCEPTED, *prediction.headers))
+
+
+async def answer_follower(prediction: Prediction, client: Client, wish: Wish, after: int | None) -> Ending:
+    """Answer who came to a prediction that is there. Errors: Fault where it never ran, or the client left."""
+    if wish.mode == "events":
+        return await follow(prediction, client, after)
+    if not await _over_within(prediction, client, None if wish.mode == "sync" else wish.wait_s):
+        answer(client, 202, prediction.snapshot(full=True), ACCEPTED)
+    elif prediction.refused_early and prediction.fault is not None:
+        raise prediction.fault
+    else:
+        answer(client, 200, prediction.snapshot(full=False), () if wish.mode == "sync" else ACCEPTED)
+    return Ending(COMPLETED)
+
+
+async def follow(
+    prediction: Prediction, client: Client, after: int | None, headers: tuple[tuple[bytes, bytes], ...] = ()
+) -> Ending:
+    """Answer with its events, until the last; gives how that ended. Errors: Refused when too many do so already."""
+    if prediction.refused_early and prediction.fault is not None:
+        raise prediction.fault
+    client.start(ReplyHead(EVENT_STREAM.status, (*EVENT_STREAM.headers, *headers)))
+    subscription = prediction.attach(client, after)
+    if subscription is None:
+        message = "too many follow this prediction"
+        wait = retry_after(CROWDED_RETRY_S, random.random())  # noqa: S311 (no secret)
+        raise Refused(RATE_LIMITED, message, headers=(wait,), body=plain_error(message))
+    try:
+        await subscription.wait_over()
+    finally:
+        if not subscription.over:
+            subscription.gone()
+    if subscription.departed:
+        return Ending(CLIENT_GONE)
+    return Ending(COMPLETED if subscription.place == prediction.history.newest else CLIENT_SLOW)
+
+
+def _depart(prediction: Prediction, client: Client) -> None:
+    """Let a client that is gone be counted as one that followed and left."""
+    subscription = prediction.attach(client)
+    if subscription is not None and not subscription.over:
+        subscription.gone()
+
+
+async def _over_within(prediction: Prediction, client: Client, seconds: float | None) -> bool:
+    """Wait for its end as long as the client does, and no longer than that. Errors: Fault when the client left."""
+    if prediction.over or seconds == 0.0:
+        return seconds != 0.0  # who wants no wait is answered so, whatever it has come to
+    try:
+        async with client.present(), asyncio.timeout(None if seconds is None else min(seconds, MAX_WAIT_S)):
+            await prediction.wait_over()
+    except TimeoutError:
+        return False
+    return True
+
+
+def _told(fault: Fault, max_queue: int) -> Fault:
+    """Give a refusal as it is told. Shape: where nobody may wait, a full model is Cog's conflict."""
+    if fault.verdict is QUEUE_FULL and max_queue == 0:
+        return Refused(QUEUE_FULL, "at capacity: all slots of the model are in use", status=409)
+    return fault

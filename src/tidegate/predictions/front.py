@@ -1,0 +1,459 @@
+"""The HTTP front of predictions: who asks for what is found out, checked in the order of what it costs, and answered."""
+
+import asyncio
+import random
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol, TypeVar
+
+import structlog
+from msgspec import Struct, structs
+
+from tidegate.dialect.prediction import write_envelope
+from tidegate.edge.cold import Identifying, Recording
+from tidegate.edge.connection import Conducting
+from tidegate.exchange import Arrival, Client, Ending, Identity
+from tidegate.kernel.backoff import retry_after
+from tidegate.predictions import discovery
+from tidegate.predictions.answers import answer, answer_members, plain_error
+from tidegate.predictions.discovery import Served
+from tidegate.predictions.following import answer_creator, answer_follower
+from tidegate.predictions.inputs import Given, Inputs, read_input
+from tidegate.predictions.paths import METHODS, Place, route_of
+from tidegate.predictions.prediction import Order, Policy, Prediction, Terms
+from tidegate.predictions.registry import Registry
+from tidegate.predictions.requests import (
+    Body,
+    Mode,
+    Wish,
+    check_kind,
+    check_path_id,
+    check_site,
+    last_event,
+    read_body,
+    trouble_with,
+    webhook_events,
+    wish_of,
+)
+from tidegate.predictions.settings import PredictionSettings
+from tidegate.tasks import Tasks
+from tidegate.verdict import (
+    BAD_REQUEST,
+    BUG,
+    CANCELLED,
+    COMPLETED,
+    DRAINING,
+    METHOD,
+    NOT_FOUND,
+    TOO_LARGE,
+    UNKNOWN_MODEL,
+    Fault,
+    Refused,
+)
+from tidegate.worker.messages import Info
+
+ROUTE: Final = "predictions"
+DRAIN_RETRY_S: Final = 1.0
+LARGE_BYTES: Final = 1024 * 1024
+"""Inputs above are read in a thread; bodies of requests that need none are refused above."""
+_POLICIES: Final[Mapping[Mode, Policy]] = {"sync": "sync", "async": "async", "events": "stream"}
+_NOT_STREAMED: Final = "This model does not stream: mark its handler with @streaming for server-sent events."
+_TRACE: Final = (b"traceparent", b"tracestate")
+
+T = TypeVar("T")
+Hooking = Callable[[str, frozenset[str], Mapping[str, str], Callable[[], bytes]], Callable[[str], None]]
+"""Gives what hears of a prediction for a URL: which events, with which headers, and what its body is."""
+
+
+class Guarding(Protocol):
+    """Says whether there is memory for a body."""
+
+    def judge(self, length: int, /) -> None:
+        """Refuse a body that there is no room for. Errors: Refused (overloaded)."""
+        ...
+
+    def expect(self, length: int, /) -> int:
+        """Count a body that is about to be read; gives what it was counted as."""
+        ...
+
+    def came(self, counted: int, /) -> None:
+        """Take note that no more of it is coming."""
+        ...
+
+
+class Around(Struct, frozen=True, kw_only=True):
+    """What the front works with. Shape: `models` are those of our own, by the names that clients call them."""
+
+    settings: PredictionSettings
+    models: Callable[[], Mapping[str, Served]]
+    gate: Identifying
+    memory: Guarding
+    draining: Callable[[], bool]
+    gateway: Conducting
+    recording: Recording
+    registry: Registry
+    hook: Hooking | None
+    tasks: Tasks
+    clock: Callable[[], float]
+    wall: Callable[[], float]
+    heartbeat_s: float
+    slow_s: float
+    shut_down: Callable[[], None]
+
+
+class _Visit(Struct):
+    """One request. Shape: `counted` says that its record was begun, `conducted` that its exchange is recorded elsewhere."""
+
+    arrival: Arrival
+    client: Client
+    place: Place
+    counted: bool = False
+    conducted: bool = False
+
+
+class _Text(Struct, frozen=True):
+    """Fits exchange.Upload: a body that is here."""
+
+    body: bytes
+
+    async def read(self, within_s: float = 0.0) -> bytes:  # noqa: ARG002 (there is nothing to wait for)
+        """Give it."""
+        return self.body
+
+
+class Predictions:
+    """Answers what clients ask of predictions. Fits edge.connection.Conducting.
+
+    Holds: a task for each prediction that was made, until its exchange is over; the compiled schema of each model.
+    """
+
+    def __init__(self, around: Around) -> None:
+        self._around = around
+        self._terms = Terms(
+            settings=around.settings,
+            clock=around.clock,
+            wall=around.wall,
+            heartbeat_s=around.heartbeat_s,
+            slow_s=around.slow_s,
+        )
+        self._inputs: dict[str, Inputs] = {}
+        self._log = structlog.get_logger()
+
+    async def conduct(self, arrival: Arrival, client: Client) -> None:
+        """Answer one request, whatever happens. Holds: exactly one ending and one record, its own or its prediction's."""
+        visit = _Visit(arrival, client, route_of(arrival.target.partition("?")[0].encode("latin-1")) or Place("index"))
+        try:
+            await self._answer(visit)
+        except Fault as fault:
+            self._refuse(visit, fault)
+        except asyncio.CancelledError:
+            self._refuse(visit, Fault(CANCELLED))
+            raise
+        except Exception as error:  # noqa: BLE001 (the boundary: one broken request must not end the others)
+            self._report(arrival, error)
+            self._refuse(visit, Fault(BUG, "the gateway failed; its log has the request id"))
+        finally:
+            if visit.counted:
+                self._around.recording.record(arrival, arrival.outcome)
+
+    def refuse(self, arrival: Arrival, fault: Fault) -> None:
+        """Record a request that the edge refused."""
+        self._around.gateway.refuse(arrival, fault)
+
+    # --- finding out -----------------------------------------------------------------------------------------------
+
+    async def _answer(self, visit: _Visit) -> None:
+        place, method = visit.place, visit.arrival.method
+        creates = place.thing == "predictions" or (place.thing == "prediction" and method == "PUT")
+        if not creates and place.thing != "health":  # asked every second by probes, and no work
+            self._count(visit)
+        served = self._served(place)
+        allowed = METHODS[place.thing]
+        if ("GET" if method == "HEAD" else method) not in allowed:
+            raise Refused(METHOD, headers=((b"allow", ", ".join(allowed).encode()),))
+        if method != "GET":
+            check_site(visit.arrival.headers)
+        if creates:
+            await self._make(visit, served)
+            return
+        match place.thing:
+            case "prediction":
+                await self._show(visit, served)
+            case "cancel":
+                await self._cancel(visit, served)
+            case "health":
+                await self._tell_health(visit, served)
+            case _:
+                await self._tell(visit, served)
+
+    def _served(self, place: Place) -> Served:
+        """Give the model that is asked for. Errors: Refused (not_found, unknown_model)."""
+        models = self._around.models()
+        if place.model is not None:
+            if place.model not in models:
+                raise Refused(UNKNOWN_MODEL, "no model of our own has this name", param="model")
+            return models[place.model]
+        if len(models) != 1 and len({served.name for served in models.values()}) != 1:
+            raise Refused(NOT_FOUND, "this path is there for a single model; use /v1/models/{model}/predictions")
+        if place.thing == "shutdown" and not self._around.settings.shutdown:
+            raise Refused(NOT_FOUND, "this path is not open (predictions.shutdown)")
+        return next(iter(models.values()))
+
+    def _identify(self, visit: _Visit) -> Identity:
+        arrival = visit.arrival
+        identity = self._around.gate.identify(arrival.headers, arrival.peer)
+        arrival.outcome.key_id, arrival.outcome.tenant = identity.key_id, identity.tenant
+        return identity
+
+    async def _take_nothing(self, visit: _Visit) -> None:
+        """Read the body of a request that needs none, so that the connection can go on. Errors: Fault."""
+        if _length(visit.arrival) > LARGE_BYTES:
+            raise Refused(TOO_LARGE, "this request needs no body")
+        async with visit.client.present():
+            await visit.arrival.body.read()
+
+    # --- small answers ---------------------------------------------------------------------------------------------
+
+    async def _tell(self, visit: _Visit, served: Served) -> None:
+        """Answer with a document, or begin to shut down."""
+        around, client, thing = self._around, visit.client, visit.place.thing
+        if thing != "index":
+            self._identify(visit)
+        await self._take_nothing(visit)
+        if thing == "index":
+            answer_members(client, 200, discovery.index(None, shutdown=around.settings.shutdown))
+        elif thing == "schema":
+            answer(client, 200, discovery.schema(served))
+        else:
+            answer(client, 200, b"{}")
+            around.shut_down()
+        self._end(visit, Ending(COMPLETED), 200)
+
+    async def _tell_health(self, visit: _Visit, served: Served) -> None:
+        """Answer how a model is. Shape: probes bring no key, and need no more than the words of its state."""
+        try:
+            self._identify(visit)
+            whole = True
+        except Refused:
+            whole = False
+        await self._take_nothing(visit)
+        async with visit.client.present():
+            found = await discovery.health(served, whole=whole)
+        answer_members(visit.client, 200, found)
+        self._end(visit, Ending(COMPLETED), 200)
+
+    async def _show(self, visit: _Visit, served: Served) -> None:
+        """Answer with a prediction that is there, as it is or from its beginning."""
+        tenant, headers = self._identify(visit).tenant, visit.arrival.headers
+        await self._take_nothing(visit)
+        found = self._around.registry.find((tenant, served.name, visit.place.id))
+        if found is None:
+            message = "no prediction has this id, or it is kept no longer"
+            raise Refused(NOT_FOUND, message, body=plain_error(message))
+        if wish_of(headers).mode != "events":
+            answer(visit.client, 200, found.snapshot(full=True))
+            self._end(visit, Ending(COMPLETED), 200)
+            return
+        _check_streams(served.info)
+        self._end(visit, await answer_follower(found, visit.client, Wish("events"), last_event(headers)), 200)
+
+    async def _cancel(self, visit: _Visit, served: Served) -> None:
+        tenant = self._identify(visit).tenant
+        await self._take_nothing(visit)
+        found = self._around.registry.find((tenant, served.name, visit.place.id))
+        if found is None or found.over:
+            raise Refused(NOT_FOUND, "no prediction that runs has this id", body=(b"application/json", b"{}"))
+        found.cancel()
+        answer(visit.client, 200, b"{}")
+        self._end(visit, Ending(COMPLETED), 200)
+
+    # --- making one ------------------------------------------------------------------------------------------------
+
+    async def _make(self, visit: _Visit, served: Served) -> None:
+        """Make a prediction, or find the one that is asked for again. Shape: checked in Cog's order."""
+        around, arrival, ident = self._around, visit.arrival, visit.place.id
+        puts = visit.place.thing == "prediction"
+        if not puts:
+            self._refuse_draining()
+        around.memory.judge(_length(arrival))
+        tenant = self._identify(visit).tenant
+        if puts:
+            check_path_id(ident)
+            if around.registry.find((tenant, served.name, ident)) is None:
+                self._refuse_draining()
+        check_kind(arrival.headers)
+        wish, after = wish_of(arrival.headers), last_event(arrival.headers)
+        body = await self._read(visit)
+        if puts and body.id is not None and body.id != ident:
+            raise trouble_with("id", "the id of the body is not the one of the path")
+        size = memoryview(body.input).nbytes
+        given = await self._off_loop(size, lambda: read_input(body.input))
+        key = tenant, served.name, ident if puts else body.id or _new_id(around.wall())
+        found = self._again(key, given, puts=puts)
+        if found is None:
+            info = discovery.runnable(served) if served.info is None else served.info
+            if wish.mode == "events":
+                _check_streams(info)
+            checked = await self._off_loop(size, lambda: self._inputs_of(served, info).check(given))
+            if checked.dropped:
+                self._log.debug("input_members_dropped", request=arrival.request_id, count=checked.dropped)
+            discovery.runnable(served)
+            found = self._again(key, given, puts=puts)  # another may have come while a thread was busy
+            if found is None:
+                await self._begin(visit, served, (key, body, checked.json, given.digest), wish)
+                return
+        self._count(visit)
+        if wish.mode == "events":
+            _check_streams(served.info)
+        ending = await answer_follower(found, visit.client, wish, after)
+        self._end(visit, ending, 202 if wish.mode == "async" else 200)
+
+    def _again(self, key: tuple[str, str, str], given: Given, *, puts: bool) -> Prediction | None:
+        """Give the prediction that is asked for again; None for a new one. Errors: Refused where an id is in use."""
+        registry = self._around.registry
+        found = registry.find(key)
+        if found is None:
+            return None
+        if puts:
+            if found.order.fingerprint != given.digest:
+                raise Refused(BAD_REQUEST, "a prediction with this id has another input", param="id", status=409)
+            return found
+        if not found.over:
+            raise Refused(BAD_REQUEST, "a prediction with this id runs", param="id", status=409)
+        registry.forget(found)
+        return None
+
+    async def _begin(
+        self, visit: _Visit, served: Served, wanted: tuple[tuple[str, str, str], Body, bytes, bytes], wish: Wish
+    ) -> None:
+        """Make a prediction, start its exchange and answer who asked. Errors: Fault."""
+        around, arrival = self._around, visit.arrival
+        (tenant, model, ident), body, text, digest = wanted
+        order = Order(
+            id=ident,
+            tenant=tenant,
+            model=model,
+            input=text,
+            policy=_POLICIES[wish.mode],
+            fingerprint=digest,
+            context=body.context or {},
+        )
+
+        def make() -> Prediction:
+            made = Prediction(order, self._terms, arrival.outcome, served.cancel)
+            if body.webhook is not None and around.hook is not None:
+                passed = {
+                    name.decode(): arrival.headers[name].decode("latin-1") for name in _TRACE if name in arrival.headers
+                }
+                events = frozenset(webhook_events(body))
+                made.tell = around.hook(body.webhook, events, passed, lambda: made.snapshot(full=False))
+            return made
+
+        prediction, _ = around.registry.create_or_find(order.key, make)
+        visit.conducted = True
+        inner = _inner(arrival, write_envelope(model, ident, text, order.context))
+        around.tasks.start(self._run(inner, prediction, _timeout_s(body.timeout, around.settings.timeout_s)))
+        try:
+            await answer_creator(prediction, visit.client, wish, served.max_queue)
+        finally:
+            if prediction.fault is not None and prediction.status == "failed" and wish.mode == "sync":
+                around.registry.forget(prediction)  # it never ran: who asks again gets another
+
+    async def _run(self, arrival: Arrival, prediction: Prediction, timeout_s: float) -> None:
+        """Let a prediction's exchange be conducted, for so long at most. Shape: 0.0 is no limit."""
+        timer = None
+        if timeout_s:
+            message = f"timed out after {timeout_s:g} s"
+            timer = asyncio.get_running_loop().call_later(timeout_s, prediction.expire, message)
+        try:
+            await self._around.gateway.conduct(arrival, prediction)
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    async def _read(self, visit: _Visit) -> Body:
+        """Read the body. Holds: its bytes in the memory's count, until they are in. Errors: Fault."""
+        memory, arrival = self._around.memory, visit.arrival
+        counted = memory.expect(_length(arrival))
+        try:
+            async with visit.client.present():
+                text = await arrival.body.read()
+        finally:
+            memory.came(counted)
+        return await self._off_loop(len(text), lambda: read_body(text, arrival.headers))
+
+    def _inputs_of(self, served: Served, info: Info) -> Inputs:
+        """Give what checks a model's inputs, compiled once for each of its schemas."""
+        inputs = self._inputs.get(served.name)
+        if inputs is None or inputs.info is not info:
+            inputs = Inputs(info)
+            names = {each.name for each in self._around.models().values()}
+            # Made anew: a thread may be reading the one before.
+            self._inputs = {
+                **{name: known for name, known in self._inputs.items() if name in names},
+                served.name: inputs,
+            }
+        return inputs
+
+    def _refuse_draining(self) -> None:
+        if self._around.draining():
+            wait = retry_after(DRAIN_RETRY_S, random.random())  # noqa: S311 (no secret)
+            raise Refused(DRAINING, headers=(wait,))
+
+    @staticmethod
+    async def _off_loop(size: int, work: Callable[[], T]) -> T:
+        """Do it in a thread if there is much of it."""
+        return work() if size <= LARGE_BYTES else await asyncio.get_running_loop().run_in_executor(None, work)
+
+    # --- the record ------------------------------------------------------------------------------------------------
+
+    def _count(self, visit: _Visit) -> None:
+        """Begin the record of a request that is no prediction's."""
+        if not visit.counted:
+            visit.counted = True
+            self._around.recording.started(visit.arrival)
+
+    def _end(self, visit: _Visit, ending: Ending, status: int) -> None:
+        visit.arrival.outcome.end(ending, self._around.clock(), status)
+
+    def _refuse(self, visit: _Visit, fault: Fault) -> None:
+        if not visit.conducted:
+            self._count(visit)
+            self._end(visit, Ending(fault.verdict, fault.message), fault.status)
+        visit.client.refuse(fault)
+
+    def _report(self, arrival: Arrival, error: Exception) -> None:
+        """Log where a bug is, not what it says: an exception's text may quote an input."""
+        trace, frames = error.__traceback__, []
+        while trace is not None:
+            frames.append(f"{trace.tb_frame.f_code.co_qualname}:{trace.tb_lineno}")
+            trace = trace.tb_next
+        self._log.error("bug", request=arrival.request_id, error=type(error).__name__, at=" > ".join(frames))
+
+
+def _inner(arrival: Arrival, envelope: bytes) -> Arrival:
+    """Give the request of a prediction's exchange: of the client's own, with what the worker is asked as its body."""
+    headers = {name: value for name, value in arrival.headers.items() if name != b"transfer-encoding"}
+    headers |= {b"content-length": b"%d" % len(envelope), b"content-type": b"application/json"}
+    return structs.replace(arrival, route=ROUTE, body=_Text(envelope), headers=headers)
+
+
+def _check_streams(info: Info | None) -> None:
+    if info is not None and not info.streams:
+        raise Refused(BAD_REQUEST, _NOT_STREAMED, status=406, body=plain_error(_NOT_STREAMED))
+
+
+def _length(arrival: Arrival) -> int:
+    return int(arrival.headers.get(b"content-length", b"0"))
+
+
+def _timeout_s(asked_s: float | None, most_s: float) -> float:
+    """Give how long a prediction may take: what the client says, within what the settings allow."""
+    if asked_s is None or not most_s:
+        return asked_s or most_s
+    return min(asked_s, most_s)
+
+
+def _new_id(now: float) -> str:
+    """Give a new id that sorts by time."""
+    return f"pred_{int(now * 1_000_000):014x}{secrets.token_hex(6)}"

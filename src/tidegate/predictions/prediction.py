@@ -1,0 +1,581 @@
+"""One prediction: the client of its own exchange, and what those who asked for it follow.
+
+    starting ──start──▶ processing ──┬─▶ succeeded
+        │                            ├─▶ failed
+        └────────────────────────────┴─▶ canceled
+
+What comes after a terminal state changes nothing.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Final, Literal
+
+import msgspec
+from msgspec import Raw, Struct, field
+
+from tidegate.exchange import AttemptRecord, Ending, Flow, Outcome, ReplyHead
+from tidegate.predict.metrics import Mode, apply
+from tidegate.predictions.settings import PredictionSettings
+from tidegate.replay.history import History, Reader, Subscription
+from tidegate.verdict import CLIENT_GONE, COMPLETED, Fault
+
+Policy = Literal["sync", "stream", "async"]
+"""How it was asked for, which says whose leaving cancels it: the creator's, the last follower's, nobody's."""
+Status = Literal["starting", "processing", "succeeded", "failed", "canceled"]
+Key = tuple[str, str, str]
+"""Tenant, model, id."""
+
+MAX_LOG_BYTES: Final = 4 * 1024 * 1024
+OWN_BYTES: Final = 1400
+"""What a prediction takes beside its input and its events: the objects, its id, its place in the registry."""
+_OWN: Final = frozenset((b"content-type", b"content-length", b"transfer-encoding", b"cache-control", b"connection"))
+"""Headers of the inner stream that say nothing of the answers."""
+_CUT_LOGS: Final = "[%d bytes of earlier logs were cut]\n"
+
+
+class Order(Struct, frozen=True, kw_only=True):
+    """What was asked for, and by whom. Shape: `input` is a JSON object; `fingerprint` is the same for the same input."""
+
+    id: str
+    tenant: str
+    model: str
+    input: bytes
+    policy: Policy
+    fingerprint: bytes = b""
+    context: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def key(self) -> Key:
+        """What it is found by."""
+        return self.tenant, self.model, self.id
+
+
+class Terms(Struct, frozen=True, kw_only=True):
+    """What predictions share. Shape: `clock` is the loop's monotonic one, `wall` Unix time; both in seconds.
+
+    Shape: a follower that takes nothing for `slow_s` is cut off, and the prediction goes on; 0.0 is never.
+    """
+
+    settings: PredictionSettings
+    clock: Callable[[], float]
+    wall: Callable[[], float]
+    heartbeat_s: float = 15.0
+    slow_s: float = 30.0
+    max_log_bytes: int = MAX_LOG_BYTES
+
+
+class _Chunk(Struct):
+    chunk: Raw
+    index: int = 0
+
+
+# The members of what is written again stand in the order of their names.
+class _Log(Struct):
+    data: str
+    source: str
+
+
+class _Metric(Struct):
+    mode: Mode
+    name: str
+    value: Any
+
+
+class _End(Struct):
+    status: Literal["succeeded", "failed", "canceled"]
+    array: bool = False
+    error: str = ""
+
+
+class _Said(Struct):
+    error: str
+
+
+_encode: Final = msgspec.json.Encoder(order="sorted").encode
+_chunk: Final = msgspec.json.Decoder(_Chunk).decode
+_log: Final = msgspec.json.Decoder(_Log).decode
+_metric: Final = msgspec.json.Decoder(_Metric).decode
+_end: Final = msgspec.json.Decoder(_End).decode
+_said: Final = msgspec.json.Decoder(_Said).decode
+_members: Final = msgspec.json.Decoder(dict[str, Raw]).decode
+
+
+class Logs:
+    """What was printed. Holds: the newest `max_bytes`, and a note of how much is missing before them."""
+
+    __slots__ = ("_max_bytes", "_parts", "cut", "held")
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._parts: deque[tuple[str, int]] = deque()
+        self.held = 0
+        self.cut = 0
+
+    def add(self, text: str) -> None:
+        """Add what was printed."""
+        size = len(text) if text.isascii() else len(text.encode(errors="replace"))
+        self._parts.append((text, size))
+        self.held += size
+        while self.held > self._max_bytes:
+            self._shorten()
+
+    def _shorten(self) -> None:
+        """Take away the oldest part, or its beginning where there is no other."""
+        text, size = self._parts.popleft()
+        self.held -= size
+        if not self._parts and size:
+            kept = text.encode(errors="replace")[size - self._max_bytes :].decode(errors="ignore")
+            left = len(kept.encode())
+            self._parts.append((kept, left))
+            self.held += left
+            size -= left
+        self.cut += size
+
+    def text(self) -> str:
+        """Give it as one."""
+        note = _CUT_LOGS % self.cut if self.cut else ""
+        return note + "".join(text for text, _ in self._parts)
+
+
+class _Attempts(list[AttemptRecord]):
+    """The attempts of an outcome, that tell when the first is made: from then on, who asks waits in line or runs."""
+
+    __slots__ = ("tried",)
+
+    def __init__(self, tried: Callable[[], object]) -> None:
+        super().__init__()
+        self.tried: Callable[[], object] | None = tried
+
+    def append(self, record: AttemptRecord, /) -> None:
+        super().append(record)
+        tried, self.tried = self.tried, None
+        if tried is not None:
+            tried()
+
+
+class _Product:
+    """What a run has said so far.
+
+    Shape: `outputs` are JSON, one each, of an output that is a list where `array`; `pieces` are the beginning of a frame.
+    """
+
+    __slots__ = ("array", "logs", "metrics", "output_bytes", "outputs", "pieces")
+
+    def __init__(self, max_log_bytes: int) -> None:
+        self.outputs: list[bytes] = []
+        self.output_bytes = 0
+        self.array = False
+        self.logs = Logs(max_log_bytes)
+        self.metrics: dict[str, Any] = {}
+        self.pieces: list[bytes] = []
+
+    def held(self) -> int:
+        """Give the bytes of it."""
+        return self.output_bytes + self.logs.held + sum(map(len, self.pieces))
+
+    def output(self) -> Raw:
+        """Give the output as one."""
+        if self.array:
+            return Raw(b"[" + b",".join(self.outputs) + b"]")
+        return Raw(self.outputs[-1] if self.outputs else b"null")
+
+    def whole(self, data: bytes) -> bytes:
+        """Give the whole frames, and hold the beginning of the next."""
+        pieces = self.pieces
+        if pieces:
+            seam = pieces[-1][-1:] + data
+            pieces.append(data)
+            if b"\n\n" not in seam:
+                return b""
+            data = b"".join(pieces)
+            pieces.clear()
+        end = data.rfind(b"\n\n") + 2
+        end = end if end > 1 else 0
+        if end < len(data):
+            pieces.append(data[end:])
+        return data[:end]
+
+
+def _nobody_heard() -> bool:
+    return False
+
+
+def _nobody_told(_: str) -> None:
+    """Tell nobody."""
+
+
+class Prediction:
+    """One prediction, from its creation until nobody asks for it any more. Fits exchange.Client.
+
+    Shape: `cancelling` asks whoever runs the exchange of this outcome to stop it, and says whether it is there; `tell` hears of `start`, `output`, `logs` and
+    `completed`, and never raises. `fault` is why it was refused, and
+    `refused_early` says that it never was: neither did it run nor wait in line. `headers` are those of its answers.
+    Holds: its history; its output and its newest logs while it runs, and as the last event of the history then.
+    """
+
+    __slots__ = (
+        "_attempts", "_cancelling", "_decided", "_decision", "_end", "_ending", "_flow", "_product", "_said", "_task", "_terms",
+        "_waited", "_watching", "asked_to_cancel", "completed_at", "created", "created_at", "expired", "fault", "headers",
+        "history", "on_over", "order", "over", "refused_early", "started_at", "status", "tell",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        order: Order,
+        terms: Terms,
+        outcome: Outcome,
+        cancelling: Callable[[Outcome], bool],
+        tell: Callable[[str], None] = _nobody_told,
+    ) -> None:
+        self.order = order
+        self._terms = terms
+        self._cancelling: Callable[[], bool] = lambda: cancelling(outcome)
+        self.tell = tell
+        self.on_over: Callable[[Prediction], None] | None = None
+        self.created = terms.clock()
+        self.created_at = terms.wall()
+        self.started_at = self.completed_at = 0.0
+        self.status: Status = "starting"
+        self.over = False
+        self.asked_to_cancel = False
+        self.expired = ""
+        self.refused_early = False
+        self.fault: Fault | None = None
+        self.headers: tuple[tuple[bytes, bytes], ...] = ()
+        kept, loop = terms.settings.history, asyncio.get_running_loop()
+        self.history = History(kept.max_events, kept.max_bytes, keeps=kept.mode == "keep", loop=loop)
+        self._product: _Product | None = _Product(terms.max_log_bytes)
+        self._said = ""
+        self._decided = False
+        # Made for who waits.
+        self._decision: asyncio.Event | None = None
+        self._end: asyncio.Event | None = None
+        self._waited = False
+        self._watching = 0
+        self._task: asyncio.Task[object] | None = None
+        self._ending: Ending | None = None
+        self._flow: Flow | None = None
+        self._attempts: _Attempts | None = _Attempts(lambda: loop.call_soon(self._in_line))
+        outcome.attempts = self._attempts
+
+    # --- for who asks ----------------------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+        return self.order.id
+
+    @property
+    def key(self) -> Key:
+        """What it is found by."""
+        return self.order.key
+
+    async def wait_decided(self) -> None:
+        """Return once it runs, waits in line for a slot, is refused or over."""
+        if not self._decided:
+            if self._decision is None:
+                self._decision = asyncio.Event()
+            await self._decision.wait()
+
+    async def wait_over(self) -> None:
+        """Return once it is over. Holds: a follower, whose leaving is as that of a subscriber."""
+        if self.over:
+            return
+        if self._end is None:
+            self._end = asyncio.Event()
+        self._watching += 1
+        try:
+            await self._end.wait()
+        finally:
+            self._watching -= 1
+            self._left()
+
+    def attach(self, sink: Reader, after: int | None = None) -> Subscription | None:
+        """Let a sink, whose head is started, follow it from behind the event `after`; None when too many do already.
+
+        Shape: without `after` from the beginning, or from now on where no history is kept; the end is told in any case.
+        """
+        history, terms = self.history, self._terms
+        if len(history) >= terms.settings.max_subscribers:
+            return None
+        if after is None and self.over and not history.keeps:
+            after = history.newest - 1
+        return history.subscribe(
+            sink, after=after, heartbeat_s=terms.heartbeat_s, slow_s=terms.slow_s, on_over=self._follower_over
+        )
+
+    def cancel(self) -> None:
+        """Ask it to stop: whoever runs it, or itself while nobody does. Asked again, or too late, nothing happens."""
+        if self.over or self.asked_to_cancel:
+            return
+        self.asked_to_cancel = True
+        if self._cancelling():
+            return
+        if self._flow is not None:
+            self._flow.gone()  # it runs where nobody can be asked
+        else:
+            self.end(Ending(CLIENT_GONE))
+
+    def expire(self, message: str) -> None:
+        """Stop it as `cancel` does, because its time is up: what would be canceled has failed, then, with this message."""
+        if not self.over and not self.asked_to_cancel:
+            self.expired = message
+            self.cancel()
+
+    def creator_left(self) -> None:
+        """Take notice that the client left that asked for it and waited for its end."""
+        if self.order.policy == "sync":
+            self.cancel()
+
+    def held(self) -> int:
+        """Give the bytes that are held for it."""
+        said = 0 if self._product is None else self._product.held()
+        return OWN_BYTES + len(self.order.input) + self.history.weight() + said
+
+    def snapshot(self, *, full: bool) -> bytes:
+        """Give it as JSON. Shape: keys are sorted; `full` adds what was asked for and when.
+
+        Shape: once it is over there is an output and the time it took; before, what there is of an output that is a list.
+        """
+        product = self._product
+        if product is None and not full:
+            return self.history.latest()
+        shown: dict[str, object] = {**_members(self.history.latest())} if product is None else self._shown(product)
+        if product is not None and product.array:
+            shown["output"] = product.output()
+        if full:
+            shown["model"] = self.order.model
+            shown["input"] = Raw(self.order.input or b"{}")
+            shown["created_at"] = _written(self.created_at)
+            shown["started_at"] = _written(self.started_at)
+            shown["completed_at"] = _written(self.completed_at)
+        return _encode(shown)
+
+    def _shown(self, product: _Product) -> dict[str, object]:
+        return {"id": self.id, "status": self.status, "logs": product.logs.text(), "metrics": product.metrics}
+
+    def _follower_over(self, follower: Subscription) -> None:
+        if follower.departed:
+            self._left()
+
+    def _left(self) -> None:
+        """Cancel it where it was for those who follow it, and the last of them left."""
+        if self.order.policy == "stream" and not self._watching and not len(self.history):
+            self.cancel()
+
+    def _in_line(self) -> None:
+        """Know that it waits in line: it was not refused in the step in which it was tried."""
+        self._waited = True
+        self._decide()
+
+    def _decide(self) -> None:
+        self._decided = True
+        if self._decision is not None:
+            self._decision.set()
+            self._decision = None
+
+    # --- Client: presence ------------------------------------------------------------------------------------------
+
+    def present(self) -> "_Presence":
+        """Give the scope in which a cancellation ends the opening."""
+        return _Presence(self)
+
+    def enter(self, task: asyncio.Task[object] | None) -> None:
+        """Begin to be present in a task. Errors: Fault when it was cancelled already."""
+        if self._ending is not None:
+            raise Fault(self._ending.verdict, self._ending.message)
+        self._task = task
+
+    def leave(self) -> Ending | None:
+        """Stop being present; give why the task was cancelled, if it was by us."""
+        self._task = None
+        return self._ending
+
+    def end(self, ending: Ending, /) -> None:
+        """End an exchange that is still opening; an open one is ended by its relay."""
+        if self._ending is None and self._flow is None and not self.over:
+            self._ending = ending
+            if self._task is not None:
+                self._task.cancel()
+
+    # --- Client: Sink ----------------------------------------------------------------------------------------------
+
+    def bind(self, flow: Flow, /) -> None:
+        """Let a flow hear of a cancellation."""
+        self._flow = flow
+        if self._ending is not None:
+            flow.gone()
+
+    def start(self, head: ReplyHead, /) -> None:
+        """Take notice that it runs."""
+        if self.status != "starting":
+            return
+        self.status = "processing"
+        self.started_at = self._terms.wall()
+        self.headers = tuple(header for header in head.headers if header[0] not in _OWN)
+        self.history.append(b"start", _encode({"id": self.id, "status": self.status}))
+        self._decide()
+        self.tell("start")
+
+    def write(self, data: bytes, /) -> None:
+        """Take what the run says, cut anywhere."""
+        product = self._product
+        if product is None:
+            return
+        try:
+            for frame in product.whole(data).split(b"\n\n"):
+                if self.over:
+                    return
+                event, _, said = frame.partition(b"\ndata: ")
+                self._take(product, event.removeprefix(b"event: "), said)
+        except msgspec.MsgspecError:
+            self._settle("failed", "the worker said what is no event of a prediction")
+            if self._flow is not None:
+                self._flow.gone()
+
+    def finish(self, ending: Ending, /) -> None:
+        """Take the end of the run; where it said itself what came of it, that counts."""
+        self._flow = None
+        if self.asked_to_cancel:
+            self._settle("canceled")
+        elif ending.verdict is COMPLETED:
+            self._settle("failed", "the prediction ended without saying what came of it")
+        else:
+            self._settle("failed", self._said or ending.message or ending.verdict.meaning)
+
+    def abort(self) -> None:
+        """Take notice that the run was broken off."""
+        self._flow = None
+        if self.asked_to_cancel:
+            self._settle("canceled")
+        else:
+            self._settle("failed", self._said or "the prediction was broken off")
+
+    def refuse(self, fault: Fault, /) -> None:
+        """Take notice that it does not run."""
+        self._flow = None
+        if self.over:
+            return
+        if self.asked_to_cancel:
+            self._settle("canceled")  # it was ended, and by no refusal
+        else:
+            self.fault = fault
+            self.refused_early = not self._waited and self.status == "starting"
+            self._settle("failed", fault.message)
+
+    def unsent(self) -> int:
+        """Give nothing: what is written is taken at once."""
+        return 0
+
+    def coded(self) -> Callable[[bytes], None] | None:
+        """Give nothing: payload is not sent in chunks here."""
+        return None
+
+    # --- what the run says -----------------------------------------------------------------------------------------
+
+    def _take(self, product: _Product, event: bytes, said: bytes) -> None:
+        match event:
+            case b"output" | b"value":
+                self._take_output(product, said, array=event == b"output")
+            case b"log":
+                log = _log(said)
+                product.logs.add(log.data)
+                self.history.append(event, _encode(log))
+                self.tell("logs")
+            case b"metric":
+                metric = _metric(said)
+                apply(product.metrics, metric.name, metric.value, metric.mode)
+                self.history.append(event, _encode(metric))
+            case b"completed":
+                self._take_end(product, _end(said))
+            case b"error":
+                self._said = _said(said).error
+            case _:
+                pass  # a comment
+
+    def _take_output(self, product: _Product, said: bytes, *, array: bool) -> None:
+        output = bytes(_chunk(said).chunk)
+        product.array = array
+        product.outputs.append(output)
+        product.output_bytes += len(output)
+        self.history.append(b"output", said)
+        self.tell("output")
+
+    def _take_end(self, product: _Product, end: _End) -> None:
+        product.array = product.array or end.array
+        self._settle(end.status, end.error)
+        if end.status == "canceled" and self._flow is not None:
+            self._flow.gone()  # so that the record says it, too
+
+    def _settle(self, status: Status, error: str = "") -> None:
+        """Enter a terminal state; the first one stays."""
+        product = self._product
+        if product is None:
+            return
+        if status == "canceled" and self.expired:
+            status, error = "failed", self.expired
+        terms, tell, on_over = self._terms, self.tell, self.on_over
+        self.over = True
+        self.status = status
+        self.completed_at = terms.wall()
+        final = self._shown(product)
+        final["metrics"] = {**product.metrics, "predict_time": terms.clock() - self.created}
+        final["output"] = product.output()
+        if status == "failed":
+            final["error"] = error
+        self.history.append(b"completed", _encode(final))
+        self.history.close()
+        self._let_go()
+        if on_over is not None:
+            on_over(self)
+        if not self.refused_early:
+            tell("completed")
+
+    def _let_go(self) -> None:
+        """Let go of what it was made with, and wake who waits: what came of it may be asked for long after."""
+        if self._attempts is not None:
+            self._attempts.tried = None
+        self._attempts = self._product = None
+        self._cancelling, self.tell, self.on_over = _nobody_heard, _nobody_told, None
+        self._decide()
+        if self._end is not None:
+            self._end.set()
+            self._end = None
+
+
+class _Presence:
+    """Converts a cancellation that the prediction's own caused into a Fault, and no other."""
+
+    __slots__ = ("_cancelling", "_prediction", "_task")
+
+    def __init__(self, prediction: Prediction) -> None:
+        self._prediction = prediction
+        self._task: asyncio.Task[object] | None = None
+        self._cancelling = 0
+
+    async def __aenter__(self) -> None:
+        self._task = asyncio.current_task()
+        if self._task is not None:
+            self._cancelling = self._task.cancelling()
+        self._prediction.enter(self._task)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        ending = self._prediction.leave()
+        if ending is None or kind is not asyncio.CancelledError or self._task is None:
+            return
+        if self._task.uncancel() <= self._cancelling:
+            raise Fault(ending.verdict, ending.message) from None
+
+
+def _written(instant: float) -> str | None:
+    return (
+        datetime.fromtimestamp(instant, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        if instant
+        else None
+    )
