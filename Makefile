@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check bench microbench soak chaos load docs fmt clean servers
+.PHONY: help run test check bench microbench soak chaos load docs fmt clean servers test-cog compare-cog bench-cog
 
 help: ## show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 $(VENV)/.run: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Tidegate needs Python 3.11 or newer; '$(PYTHON)' is older. Try: make run PYTHON=python3.12"; exit 2; }
@@ -27,7 +27,7 @@ run: $(VENV)/.run ## start the mock provider and the gateway, stream one complet
 servers: ## install nginx and wrk where Debian's packages can be had (tests and bench skip what is missing)
 	@scripts/install-servers
 
-QUICK := kernel wire dialect dispatch contract admission ledger testing
+QUICK := kernel wire dialect dispatch contract admission ledger predict replay predictions testing
 check: $(VENV)/.test ## lint, types, import rules, the quick tests: half a minute
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -53,6 +53,18 @@ soak: $(VENV)/.test ## ten minutes of mixed streams with random faults; everythi
 
 chaos: $(VENV)/.test ## five minutes of providers that fail, stall, refuse and come back, and 300 clients
 	$(BIN)/python tests/chaos.py $(ARGS)
+
+test-cog: $(VENV)/.test ## the contract of Cog's HTTP API, asked of real coglet and of Tidegate, side by side
+	scripts/cog-install
+	$(BIN)/python scripts/cog-contract $(ARGS)
+
+compare-cog: $(VENV)/.test ## twelve things that Cog does badly, done by both
+	scripts/cog-install
+	$(BIN)/python scripts/cog-compare $(ARGS)
+
+bench-cog: $(VENV)/.test servers ## predictions a second and streams, beside coglet's
+	scripts/cog-install
+	$(BIN)/python scripts/cog-bench $(ARGS)
 
 $(VENV)/.load: $(VENV)/.run
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group load

@@ -45,6 +45,7 @@ def make_config(base_url: str, **sections: Any) -> Config:
         "providers": [{**provider, **given} for given in sections.get("providers", [sections.get("provider", {})])],
         "models": sections.get("models", [{"name": "mock", "targets": [{"provider": "main", "model": "mock"}]}]),
         "limits": sections.get("limits", {}),
+        "predictions": sections.get("predictions", {}),
     }
     return msgspec.convert(filled(plain), Config)
 

@@ -1,5 +1,9 @@
-"""What README tells people to type works: each block that is marked with `<!-- test -->` is run against `tidegate demo`."""
+"""What README tells people to type works: each block that is marked with `<!-- test -->` is run.
 
+Those that ask port 5000 go to the model that README itself has written down, the others to `tidegate demo`.
+"""
+
+import json
 import os
 import re
 import subprocess
@@ -10,6 +14,8 @@ from typing import NamedTuple
 
 import pytest
 
+import manuals
+from manuals import own_model
 from processes import WAIT_S, environment, serving
 
 ROOT = Path(__file__).parents[1]
@@ -36,8 +42,10 @@ def blocks_of(text: str) -> list[Block]:
     return [Block(found["language"], found["text"]) for found in BLOCK.finditer(text)]
 
 
-BLOCKS = blocks_of((ROOT / "README.md").read_text(encoding="utf-8"))
-COMMANDS = [block for block in BLOCKS if not block.makes]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = blocks_of(README)
+OWN = [block for block in BLOCKS if manuals.PORT.search(block.text)]
+COMMANDS = [block for block in BLOCKS if not block.makes and block not in OWN]
 MAKES = [target for block in BLOCKS for target in block.makes]
 
 
@@ -61,18 +69,12 @@ def test_marked_blocks_are_found_and_others_are_not() -> None:
 
 def test_readme_has_commands_that_are_run() -> None:
     assert COMMANDS
+    assert OWN
 
 
-@pytest.mark.parametrize("target", MAKES)
-def test_readme_names_targets_of_the_makefile(target: str) -> None:
-    assert target in TARGET.findall((ROOT / "Makefile").read_text(encoding="utf-8"))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("block", COMMANDS, ids=lambda block: " ".join(block.text.split())[:60])
-def test_a_command_of_readme_works_against_a_demo(block: Block, ports: tuple[str, str]) -> None:
-    text = OPS_PORT.sub(ports[1], PORT.sub(ports[0], block.text))
-    command = ["bash", "-euo", "pipefail", "-c", text] if block.language == "sh" else [sys.executable, "-c", text]
+def ran(language: str, text: str) -> str:
+    """Run a block as a user would; gives what it said."""
+    command = ["bash", "-euo", "pipefail", "-c", text] if language == "sh" else [sys.executable, "-c", text]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         command,
@@ -86,3 +88,26 @@ def test_a_command_of_readme_works_against_a_demo(block: Block, ports: tuple[str
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+    return done.stdout
+
+
+@pytest.mark.parametrize("target", MAKES)
+def test_readme_names_targets_of_the_makefile(target: str) -> None:
+    assert target in TARGET.findall((ROOT / "Makefile").read_text(encoding="utf-8"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", COMMANDS, ids=lambda block: " ".join(block.text.split())[:60])
+def test_a_command_of_readme_works_against_a_demo(block: Block, ports: tuple[str, str]) -> None:
+    text = OPS_PORT.sub(ports[1], PORT.sub(ports[0], block.text))
+    ran(block.language, text)
+
+
+@pytest.mark.slow
+def test_the_model_of_readme_answers_its_commands(tmp_path: Path) -> None:
+    with own_model(README, tmp_path) as (_, port):
+        for block in OWN:
+            whole, events, chat = re.split(r"\n(?=curl)", manuals.PORT.sub(f"127.0.0.1:{port}", block.text))
+            assert json.loads(ran("sh", whole))["output"] == ["Look! ", "The ", "tide ", "turns. "]
+            assert ran("sh", events).count("event: output\n") == 12
+            assert ran("sh", chat).endswith("data: [DONE]\n\n")

@@ -6,7 +6,7 @@ written once and read by every layer on exit. Pure words: instants are handed in
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, Self
 
 from msgspec import Struct, field, structs
 
@@ -21,6 +21,9 @@ Balance = Literal["round_robin", "weighted", "least_in_flight", "p2c_ewma", "sti
 
 GAP_BOUNDS_S: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 15.0, 60.0, 120.0)
 """Upper bounds, in seconds, of the buckets that inter-token gaps are counted in."""
+
+BYTES_PER_TOKEN: Final = 4
+"""What a token of English text comes to: the rule of thumb where a provider did not say."""
 
 
 class Ending(Struct, frozen=True):
@@ -43,6 +46,15 @@ class Usage(Struct):
     reasoning_tokens: int = 0
     cache_write_tokens: int = 0
     estimated: bool = False
+
+    @classmethod
+    def judged(cls, prompt_bytes: int, frames: int, content_bytes: int) -> Self:
+        """Give what can be judged from what passed. Shape: a frame of a stream is a token, unless its text is longer than one."""
+        return cls(
+            input_tokens=prompt_bytes // BYTES_PER_TOKEN,
+            output_tokens=max(frames, content_bytes // BYTES_PER_TOKEN),
+            estimated=True,
+        )
 
 
 class Timeouts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -354,7 +366,8 @@ class Stream(Struct):
 
     Shape: `events` is false for a body that is not a stream of frames; `whole` says that such a body is in already;
     `changed` says that the request was written anew; `redact` takes the gateway's secrets out of a provider's words;
-    `translates` says that its frames mean nothing to the client as they are.
+    `translates` says that its frames mean nothing to the client as they are; `judged` that the usage in a whole body is no
+    provider's word.
     """
 
     attempt: Attempt
@@ -366,3 +379,4 @@ class Stream(Struct):
     changed: bool
     redact: Callable[[str], str]
     translates: bool = False
+    judged: bool = False

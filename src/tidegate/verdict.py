@@ -103,6 +103,7 @@ TABLE: Final[dict[str, Verdict]] = {
             False,
             "The provider refused the gateway's own credentials (its 401 or 403).",
         ),
+        ("model_unavailable", 503, _ELSEWHERE, False, "The model's own processes are not set up, or cannot be."),
         ("upstream_rate_limited", 429, _ANYWHERE, False, "The provider answered 429."),
         ("upstream_rejected", 400, _NEVER, False, "The provider refused the request; its own 4xx status is kept."),
         ("upstream_failed", 502, _ANYWHERE, True, "The provider answered 5xx, 408 or 425; the status is kept."),
@@ -185,6 +186,7 @@ CONNECT_TIMEOUT: Final = TABLE["connect_timeout"]
 TLS_TIMEOUT: Final = TABLE["tls_timeout"]
 HEADERS_TIMEOUT: Final = TABLE["headers_timeout"]
 FIRST_TOKEN_TIMEOUT: Final = TABLE["first_token_timeout"]
+MODEL_UNAVAILABLE: Final = TABLE["model_unavailable"]
 PROVIDER_AUTH: Final = TABLE["provider_auth"]
 UPSTREAM_RATE_LIMITED: Final = TABLE["upstream_rate_limited"]
 UPSTREAM_REJECTED: Final = TABLE["upstream_rejected"]

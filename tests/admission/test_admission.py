@@ -13,7 +13,7 @@ from tidegate.admission.admission import Admission
 from tidegate.admission.catalogue import Catalogue
 from tidegate.admission.identity import Door, gate, hash_key
 from tidegate.admission.memory import MemoryGuard
-from tidegate.admission.passage import Passages
+from tidegate.admission.passage import ROUTE, Passages
 from tidegate.admission.rates import Rates
 from tidegate.admission.settings import AuthSettings, KeySettings, ModelSettings, RateSettings, TargetSettings
 from tidegate.admission.store import MemoryStore
@@ -68,7 +68,7 @@ class House:
             door=Door(gate(AuthSettings(mode="keys", keys=keys)), self.clock, lambda: 0.0),
             catalogue=Catalogue(models),
             dialects={"chat": OpenAIChat()},
-            passages=Passages({"main": Timeouts()}),
+            finders={ROUTE: Passages({"main": Timeouts()}).find},
             draining=lambda: draining,
             memory=self.memory,
             rates=Rates(rules, self.store, lambda: 0.0, self.refused.append) if rates else None,

@@ -20,6 +20,10 @@ def test_the_help_of_every_command_shows_an_example_that_begins_with_its_name(co
     assert f"Example:  tidegate {command}".rstrip() in done.stdout
 
 
+def test_the_help_of_serve_shows_how_a_model_of_one_s_own_is_served() -> None:
+    assert "Example:  tidegate serve --predict model.py:Model --port 5000" in tidegate("serve", "--help").stdout
+
+
 def test_help_is_plain_text_when_it_is_piped() -> None:
     for arguments in (("--help",), ("serve", "--help")):
         assert not set("╭│╰\x1b") & set(tidegate(*arguments).stdout)
@@ -31,8 +35,9 @@ def test_the_list_of_commands_is_complete() -> None:
         assert f" {command.split()[0]} " in listed
 
 
-def test_version_prints_one_line() -> None:
-    done = tidegate("version")
+@pytest.mark.parametrize("argument", ["version", "--version"])
+def test_version_prints_one_line(argument: str) -> None:
+    done = tidegate(argument)
     assert (done.returncode, done.stdout) == (0, f"tidegate {__version__}\n")
 
 

@@ -305,6 +305,32 @@ def test_an_unknown_model_is_an_error_with_the_names_that_there_are(
     assert "large, wild/*" in told.err
 
 
+@pytest.mark.parametrize(
+    ("local", "slots", "predictions", "told"),
+    [
+        ({}, {}, {}, (
+            "1 process runs m.py:Model, as many predictions", "10m for setup", "as many predictions as its processes have room for",
+            "timeout no limit", "kept for who comes late or reads slowly; 1024 readers", "during 1h, at most 10000 of them",
+        )),
+        ({"workers": 3, "setup_timeout": 0, "cancel_grace": 2, "max_output_bytes": 1024}, {"max_streams": 5}, {
+            "history": {"mode": "none", "max_events": 9}, "timeout": 60, "max_subscribers": 8, "retain": 60, "max_retained": 4,
+        }, (
+            "3 processes run m.py:Model, each as many predictions", "no limit for setup; at most 1KiB of output",
+            "has 2s to end", "5 streams of all models of main at a time", "timeout 1m (predictions.timeout)",
+            "the newest 9 events", "kept for who reads slowly alone; 8 readers", "during 1m, at most 4 of them",
+        )),
+    ],
+)  # fmt: skip
+def test_where_a_model_of_our_own_runs_and_what_is_kept_of_its_predictions_is_told(
+    local: dict[str, Any], slots: dict[str, Any], predictions: dict[str, Any], told: tuple[str, ...],
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    provider = {"kind": "local", "local": {"handler": "m.py:Model", **local}, "slots": slots}
+    assert explain(make_config("", provider=provider, predictions=predictions), "mock") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert [part for part in told if part not in said] == []
+
+
 # --- the command -----------------------------------------------------------------------------------------------------
 
 

@@ -156,15 +156,20 @@ def test_the_demo_streams_a_completion_says_how_to_go_on_and_serves_until_a_sign
         assert len(completion.split()) > 30
         found = re.search(r"base URL +http://127\.0\.0\.1:(\d+)/v1", said)
         assert found is not None
-        assert ask(int(found[1]))[0] == 200
+        port = int(found[1])
+        assert ask(port)[0] == 200
+        assert ask(port, model="demo", max_tokens=20)[0] == 200
+        body = {"input": {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 20}}
+        status, made = fetch(port, "POST", "/predictions", json.dumps(body).encode())
+        assert (status, json.loads(made)["status"]) == (200, "succeeded")
         served.signal(number)
         assert served.wait() == 0
 
 
-def test_the_demo_serves_the_models_of_the_environment_beside_the_mock(tmp_path: Path) -> None:
+def test_the_demo_serves_the_models_of_the_environment_beside_its_own_and_the_mock(tmp_path: Path) -> None:
     env = {"OPENAI_API_KEY": "sk-nobody", "OPENAI_MODELS": "first, second", "OPENAI_BASE_URL": "http://127.0.0.1:1/v1"}
     with serving("demo", "--port", "0", "--ops-listen", "", cwd=tmp_path, env=env) as served:
-        assert served.line("models  ").split()[1:] == ["first,", "second,", "mock"]
+        assert served.line("models  ").split()[1:] == ["first,", "second,", "demo,", "mock"]
 
 
 def test_a_process_that_serves_has_the_highest_limit_of_open_files_that_it_may_have(tmp_path: Path) -> None:

@@ -45,12 +45,14 @@ def test_an_address_without_a_key_is_not_used_and_that_is_told() -> None:
     assert loaded.notes[0] == "OPENAI_BASE_URL is not used, as OPENAI_API_KEY is not set"
 
 
-def test_the_demo_serves_the_mock_beside_what_the_environment_names() -> None:
+def test_the_demo_serves_a_model_of_its_own_and_the_mock_beside_what_the_environment_names() -> None:
     loaded = load_demo({"OPENAI_API_KEY": "sk-9", "OPENAI_MODELS": "a"}, {"server.port": "9000"})
-    assert routes(loaded) == [("a", "openai"), ("mock", "mock")]
+    assert routes(loaded) == [("a", "openai"), ("demo", "demo"), ("mock", "mock")]
+    own = loaded.config.providers[1]
+    assert (own.kind, own.local.handler) == ("local", "tidegate.demo.ngram:Model")
     assert loaded.notes[1] == "the built-in mock provider serves the model mock"
     assert loaded.config.server.port == 9000
-    assert routes(load_demo({})) == [("mock", "mock")]
+    assert routes(load_demo({})) == [("demo", "demo"), ("mock", "mock")]
 
 
 def test_each_provider_that_has_a_key_is_served_beside_the_others() -> None:

@@ -13,10 +13,10 @@ CANARY = "sk-canary-7f3a91"
 # What is added to a good file of four lines, and the whole of what is said about it.
 SECTIONS = [
     ("sever: {}", "5: sever: unknown key; did you mean 'server'?"),
-    ("metrics: {}", "5: metrics: unknown key; known here: server, ops, auth, providers, models, limits, observe"),
+    ("metrics: {}", "5: metrics: unknown key; known here: server, ops, auth, providers, models, limits, predictions, observe"),
     ("server: {prot: 1}", "5: server.prot: unknown key; did you mean 'port'?"),
     ("server:\n  tls:\n    cret: ''", "7: server.tls.cret: unknown key; did you mean 'cert'?"),
-    ('"a b\\n": 1', "5: 'a b\\n': unknown key; known here: server, ops, auth, providers, models, limits, observe"),
+    ('"a b\\n": 1', "5: 'a b\\n': unknown key; known here: server, ops, auth, providers, models, limits, predictions, observe"),
     ("server: 5", "5: server: expected a mapping of settings, got a number"),
     ("server: []", "5: server: expected a mapping of settings, got a list"),
     ("server: {port: abc}", "5: server.port: expected a whole number that is not negative, got 'abc'"),
@@ -81,6 +81,9 @@ SECTIONS = [
     ("ops: {listen: '::1:9464'}", "5: ops.listen: expected host:port, or '' for none, got '::1:9464'"),
     ("ops: {listen: '127.0.0.1:8080'}", "5: ops.listen: the main port listens on 127.0.0.1:8080 already"),
     ("server: {port: 9464}", "5: ops.listen: the main port listens on 127.0.0.1:9464 already"),
+    ("predictions: {webhooks: {secret: whsec_%%}}",
+     "5: predictions.webhooks.secret: a webhook secret that begins with whsec_ goes on in base64"),
+    ("predictions: {webhooks: {secret: whsec_}}", "5: predictions.webhooks.secret: a webhook secret is not empty"),
     ("auth: {mode: key}", "5: auth.mode: expected open or keys, got 'key'; did you mean 'keys'?"),
     ("auth: {mode: keys}", "5: auth.keys: expected at least one key, as auth.mode is keys"),
     ("auth:\n  keys:\n  - sha256: ''", "7: auth.keys[0].sha256: required, but empty\n7: auth.keys[0].id: required, but not there"),
@@ -107,7 +110,7 @@ PROVIDERS = [
      "4: providers[0].connections.max: expected a whole number that is not negative, got '-1'"),
     ("kind: mock\n    quota: {}",
      ("4: providers[0].quota: unknown key; known here: name, kind, base_url, auth, api_version, aws, api_key, api_key_file, ca_file, "
-     "passthrough, headers, timeouts, connections, retry, retry_budget, slots, breaker")),
+     "passthrough, headers, timeouts, connections, retry, retry_budget, slots, breaker, local")),
     ("kind: openai\n    api_key_file: /nowhere.key", "4: providers[0].api_key_file: there is no file '/nowhere.key'"),
     ("kind: mock\n    api_key_file: /etc/passwd",
      "4: providers[0].api_key_file: expected a file that holds a key of visible ASCII characters alone"),
@@ -482,6 +485,7 @@ def test_a_mistake_reads_as_file_line_path_problem_and_hint() -> None:
         "server: {host: '${KEY} ', port: '${KEY}', keep_alive: '${KEY}', max_body_bytes: '${KEY}', tls: {cert: '${KEY}'}}",
         "server: '${KEY}'\nops: {listen: '${KEY}'}\nobserve: {log: '${KEY}'}",
         "auth: {mode: keys, keys: [{id: a, sha256: sk-canary-7f3a91}, {id: b, sha256: sk-canary-7f3a91}]}",
+        "predictions: {webhooks: {secret: whsec_sk-canary-7f3a91}}",
         "providers: [{name: a, kind: mock, apikey: sk-canary-7f3a91, api_key: '${sk-canary-7f3a91}'}]",
     ],
 )

@@ -10,6 +10,7 @@ TESTS = Path(__file__).parents[1]
 HERE = "config/test_options_matter.py::"
 DISPATCH = "config/test_options_matter_dispatch.py::"
 PROVIDERS = "config/test_options_matter_providers.py::"
+PREDICTIONS = "config/test_options_matter_predictions.py::"
 ADMISSION = "admission/test_admission.py::"
 
 SHOWN_BY = {
@@ -98,6 +99,31 @@ SHOWN_BY = {
     "limits.rate[].burst": f"{DISPATCH}test_limits_rate_burst_bounds_the_requests_at_once",
     "limits.rate[].tokens_per_minute": f"{DISPATCH}test_limits_rate_tokens_per_minute_bounds_the_tokens",
     "limits.rate[].max_streams": f"{DISPATCH}test_limits_rate_max_streams_bounds_the_streams_at_a_time",
+    "providers[].local.handler": f"{PREDICTIONS}test_providers_local_handler_is_what_answers",
+    "providers[].local.workers": f"{PREDICTIONS}test_providers_local_workers_is_how_many_processes_there_are",
+    "providers[].local.setup_timeout": f"{PREDICTIONS}test_providers_local_setup_timeout_is_how_long_a_setup_may_take",
+    "providers[].local.cancel_grace": f"{PREDICTIONS}test_providers_local_cancel_grace_is_how_long_a_cancelled_one_may_go_on",
+    "providers[].local.max_output_bytes": f"{PREDICTIONS}test_providers_local_max_output_bytes_bounds_what_a_prediction_gives",
+    "predictions.history.mode": f"{PREDICTIONS}test_predictions_history_mode_is_whether_who_comes_late_gets_what_was_before",
+    "predictions.history.max_events": f"{PREDICTIONS}test_predictions_history_max_events_is_how_many_are_kept",
+    "predictions.history.max_bytes": f"{PREDICTIONS}test_predictions_history_max_bytes_bounds_what_is_kept",
+    "predictions.retain": f"{PREDICTIONS}test_predictions_retain_is_how_long_one_can_be_asked_for",
+    "predictions.max_retained": f"{PREDICTIONS}test_predictions_max_retained_is_how_many_can_be_asked_for",
+    "predictions.max_retained_bytes": f"{PREDICTIONS}test_predictions_max_retained_bytes_bounds_what_they_take",
+    "predictions.max_body_bytes": f"{PREDICTIONS}test_predictions_max_body_bytes_bounds_a_request_in_place_of_the_servers",
+    "predictions.max_subscribers": f"{PREDICTIONS}test_predictions_max_subscribers_is_how_many_may_follow_one",
+    "predictions.timeout": f"{PREDICTIONS}test_predictions_timeout_bounds_each_and_a_client_may_ask_for_less",
+    "predictions.shutdown": f"{PREDICTIONS}test_predictions_shutdown_opens_the_path_that_stops_the_process",
+    "predictions.files.max_bytes": f"{PREDICTIONS}test_predictions_files_max_bytes_bounds_a_file",
+    "predictions.files.timeout": f"{PREDICTIONS}test_predictions_files_timeout_bounds_the_fetching",
+    "predictions.files.max_redirects": f"{PREDICTIONS}test_predictions_files_max_redirects_is_how_often_another_address_is_gone_to",
+    "predictions.files.allow_private": f"{PREDICTIONS}test_predictions_files_allow_private_lets_files_come_from_this_machine",
+    "predictions.webhooks.secret": f"{PREDICTIONS}test_predictions_webhooks_secret_signs_them",
+    "predictions.webhooks.token": f"{PREDICTIONS}test_predictions_webhooks_token_goes_along",
+    "predictions.webhooks.interval": f"{PREDICTIONS}test_predictions_webhooks_interval_is_the_least_time_between_two",
+    "predictions.webhooks.timeout": f"{PREDICTIONS}test_predictions_webhooks_timeout_bounds_each_request",
+    "predictions.webhooks.max_attempts": f"{PREDICTIONS}test_predictions_webhooks_max_attempts_is_how_often_the_last_one_is_tried",
+    "predictions.webhooks.allow_private": f"{PREDICTIONS}test_predictions_webhooks_allow_private_lets_them_go_to_this_machine",
     "observe.log": f"{HERE}test_observe_log_is_the_form_of_a_line",
 }
 

@@ -32,7 +32,8 @@ def test_the_pages_are_what_the_code_says() -> None:
 def test_a_stale_page_is_noticed(tmp_path: Path, name: str) -> None:
     shutil.copytree(SCRIPT.parent, tmp_path / "scripts", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
-    shutil.copytree(ROOT / "tests" / "matrix", tmp_path / "tests" / "matrix")
+    for folder in ("matrix", "cog_contract"):
+        shutil.copytree(ROOT / "tests" / folder, tmp_path / "tests" / folder)
     script, page = tmp_path / "scripts" / "generate-docs", tmp_path / "docs" / name
     for text in (None, "something else"):
         page.unlink(missing_ok=True)

@@ -230,6 +230,9 @@ SCENARIOS: dict[str, Scenario] = {
     "tls_timeout": Scenario(stalling(), tls=True, **timeouts(connect=0.1)),
     "headers_timeout": Scenario(stalling(), **timeouts(headers=0.1)),
     "first_token_timeout": Scenario(stalling(chunked(ROLE)), **timeouts(first_token=0.1)),
+    "model_unavailable": Scenario(
+        provider={"kind": "local", "base_url": "", "local": {"handler": "tidegate.verdict:Nothing"}}
+    ),
     "provider_auth": Scenario(answering(answer(401, {"error": {"message": "no"}}))),
     "upstream_rate_limited": Scenario(answering(answer(429, {"error": {"message": "no"}}))),
     "untranslatable": Scenario(client=asking(chat(logprobs=True)), provider={"kind": "anthropic"}),

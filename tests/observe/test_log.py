@@ -128,6 +128,18 @@ def test_an_exception_is_shown_by_type_and_place_but_not_by_its_message(pipe: Pi
     assert b"after ConnectionResetError(ECONNRESET)" in data
 
 
+def test_on_a_terminal_a_traceback_stands_below_its_line_and_speaks_to_nobody(pipe: Pipe) -> None:
+    pipe.configure("text")
+    structlog.get_logger().error(
+        "setup_failed", error="ValueError: x", traceback="Traceback:\n  here\x1b[2J\nValueError: x"
+    )
+    data = pipe.read_until(lambda seen: seen.endswith(b"ValueError: x\n"))
+    first, *below = data.decode().splitlines()
+    assert "setup_failed" in first
+    assert "traceback" not in first
+    assert below == ["  Traceback:", "  '  here\\x1b[2J'", "  ValueError: x"]
+
+
 def test_an_exception_that_is_handed_over_outside_its_handler_is_shown_too(pipe: Pipe) -> None:
     pipe.configure()
     log = structlog.get_logger()

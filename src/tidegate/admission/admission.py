@@ -25,8 +25,16 @@ class Reading(Protocol):
         ...
 
 
+Finding = Callable[[Arrival, bytes], tuple[Ask, Model]]
+"""Says what is asked and of which model. Errors: Refused."""
+
+
 class Admission:
-    """Turns an Arrival into an Admitted, or refuses it. Holds: the exchanges that it let in, until they are over."""
+    """Turns an Arrival into an Admitted, or refuses it. Holds: the exchanges that it let in, until they are over.
+
+    Shape: `finders` are for routes whose models are not found by the catalogue, and `limits_s` has the seconds of those whose
+    exchanges may take another time than `request_timeout_s`.
+    """
 
     def __init__(
         self,
@@ -34,7 +42,8 @@ class Admission:
         door: Door,
         catalogue: Catalogue,
         dialects: Mapping[str, Reading],
-        passages: passage.Passages,
+        finders: Mapping[str, Finding],
+        limits_s: Mapping[str, float] | None = None,
         draining: Callable[[], bool],
         memory: MemoryGuard,
         rates: Rates | None,
@@ -45,7 +54,8 @@ class Admission:
         self.door = door
         self.catalogue = catalogue
         self.dialects = dialects
-        self.passages = passages
+        self.finders = finders
+        self.limits_s = limits_s or {}
         self.draining = draining
         self.memory = memory
         self.rates = rates
@@ -60,8 +70,9 @@ class Admission:
 
     def read(self, arrival: Arrival, body: bytes) -> tuple[Ask, Model]:
         """Give what is asked and of which model. Errors: Refused."""
-        if arrival.route == passage.ROUTE:
-            return self.passages.find(arrival, body)
+        finding = self.finders.get(arrival.route)
+        if finding is not None:
+            return finding(arrival, body)
         ask = self.dialects[arrival.route].read_request(body)
         return ask, self.catalogue.find(ask.model)
 
@@ -118,7 +129,8 @@ class _Admit:
         admission.memory.judge(self._length)
         identity = admission.door.identify(headers, arrival.peer)
         outcome.key_id, outcome.tenant = identity.key_id, identity.tenant
-        seconds = deadline.allowed_s(admission.request_timeout_s, headers.get(deadline.HEADER))
+        most_s = admission.limits_s.get(arrival.route, admission.request_timeout_s)
+        seconds = deadline.allowed_s(most_s, headers.get(deadline.HEADER))
         kind = headers.get(b"content-type")
         if kind is not None and not _is_json(kind) and arrival.route != passage.ROUTE:
             raise Refused(MEDIA_TYPE, "send the body as 'Content-Type: application/json'")

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from random import Random
 from typing import Final
 
@@ -15,19 +15,24 @@ from tidegate.admission.crowd import Crowd
 from tidegate.admission.identity import Door, gate
 from tidegate.admission.memory import MemoryGuard
 from tidegate.assemble.health import Health
-from tidegate.assemble.routes import DIALECTS, FALLBACK, PATHS, PREFIXES
+from tidegate.assemble.locals import OWN_ROUTE
+from tidegate.assemble.outbound import Outbound
+from tidegate.assemble.routes import DIALECTS, FALLBACK, PATHS, PREDICTION, PREFIXES
 from tidegate.assemble.wiring import Process, Wiring, passages
 from tidegate.config import Config
 from tidegate.dispatch.fleet import Fleet, waiting_and_used
+from tidegate.edge.client import BodyLimit
 from tidegate.edge.cold import COLD_ROUTES, UvicornHost, client_app, ops_app
-from tidegate.edge.connection import Connection, Edge
+from tidegate.edge.connection import BODIED, Conducting, Connection, Edge, Hot
 from tidegate.edge.listener import Listener, tls_context
 from tidegate.exchange import GAP_BOUNDS_S, Ending, Model
 from tidegate.gateway import Gateway, Relaying
 from tidegate.ledger.ledger import Ledger, LogStore, MemoryStore, MetricsStore, Names
 from tidegate.observe.metrics import Metrics, Series
+from tidegate.predictions.paths import route_of
+from tidegate.predictions.registry import Registry
 from tidegate.relay.relay import Finishing, RelayRules
-from tidegate.tasks import Tasks
+from tidegate.tasks import Tasks, together
 from tidegate.upstream.providers import Provider
 from tidegate.verdict import SERVER_SHUTDOWN
 
@@ -35,6 +40,7 @@ __all__ = ("FALLBACK", "PATHS", "Tidegate")
 
 LAST_WORDS_S: Final = 2.0
 """How long ended streams have to hand their error frames to the kernel."""
+_ALL_METHODS: Final = frozenset({*BODIED, b"HEAD", b"OPTIONS"})
 _FIXED: Final = ("server.host", "server.port", "ops.listen", "observe.log")
 """Settings that only a new start takes."""
 
@@ -45,7 +51,14 @@ class Tidegate:
     Holds: two listening sockets, from `start` to `stop`; connections and pools until `stop` is over.
     """
 
-    def __init__(self, config: Config, proxies: Mapping[str, str] | None = None, *, translates: bool = False) -> None:
+    def __init__(
+        self,
+        config: Config,
+        proxies: Mapping[str, str] | None = None,
+        *,
+        translates: bool = False,
+        shut_down: Callable[[], None] = lambda: None,
+    ) -> None:
         self.clock = time.monotonic
         self.draining = False
         self.metrics = Metrics(GAP_BOUNDS_S, __version__)
@@ -56,6 +69,13 @@ class Tidegate:
         self.crowd = Crowd()
         self._memory = self._guard()
         self._limit(config)
+        self.outbound = Outbound(
+            config.predictions.files,
+            config.predictions.webhooks,
+            tasks=self._tasks,
+            clock=self.clock,
+            chance=self._chance,
+        )
         process = Process(
             clock=self.clock,
             chance=self._chance,
@@ -67,6 +87,7 @@ class Tidegate:
             tasks=self._tasks,
             finishing=Finishing(),
             translates=translates,
+            files=self.outbound,
         )
         self._process = process
         self._started = config
@@ -77,6 +98,10 @@ class Tidegate:
         self.gateway = Gateway(wiring.admission, wiring.dispatch, wiring.relay, self.ledger, self.clock)
         self.health = Health(lambda: self.wiring, lambda: self.draining, self._counts, self.clock)
         self._tls = tls_context(config.server.tls)
+        self.predictions: Conducting | None = None
+        self._registry: Registry | None = None
+        self._shut_down = shut_down
+        self._serve_own(config)
         self._open_edges(config)
         self._watch()
 
@@ -106,13 +131,45 @@ class Tidegate:
         self.wiring = wiring
         self.gateway.use(wiring.admission, wiring.dispatch, wiring.relay)
         old.retire(wiring)
+        self._serve_own(config)
+        for local in wiring.locals.values():
+            self._tasks.start(local.start())
         self._limit(config)
         self._door.use(gate(config.auth))
         self._counted.names = _names(config, self._counted.names)
         self.edge.settings = self._ops_edge.settings = config.server
         if (tls is None) == (self._tls is None):
             self._tls = self._listener.tls = tls
-        return [path for path in (*_FIXED, "server.tls") if _changed(path, self._started, config)]
+        fixed = [path for path in (*_FIXED, "server.tls") if _changed(path, self._started, config)]
+        return fixed if config.predictions == self._started.predictions else [*fixed, "predictions"]
+
+    def _serve_own(self, config: Config) -> None:
+        """Make what serves predictions, with the first model that they can be made of. Shape: its settings are those of the start."""
+        if self.predictions is not None or not self.wiring.locals:
+            return
+        # The validator takes 3 MB, which nobody should pay who has no such models.
+        from tidegate.predictions.front import Around, Predictions  # noqa: PLC0415
+
+        settings = self._started.predictions
+        self._registry = Registry(settings, self.clock)
+        around = Around(
+            settings=settings,
+            models=lambda: self.wiring.own.by_name,
+            gate=self._door,
+            memory=self._memory,
+            draining=lambda: self.edge.closing,
+            gateway=self.gateway,
+            recording=self.ledger,
+            registry=self._registry,
+            hook=self.outbound.hook,
+            tasks=self._tasks,
+            clock=self.clock,
+            wall=time.time,
+            heartbeat_s=config.server.heartbeat_s,
+            slow_s=config.server.slow_client_timeout_s,
+            shut_down=self._shut_down,
+        )
+        self.predictions = Predictions(around)
 
     def _open_edges(self, config: Config) -> None:
         self._cold = UvicornHost(
@@ -128,11 +185,14 @@ class Tidegate:
                 clock=self.clock,
             )
         )
+        most_bytes = config.predictions.max_body_bytes
+        self._own_limit = BodyLimit(most_bytes, "predictions.max_body_bytes")
+        self._prefixes = {start.encode(): Hot(route, FALLBACK, self.gateway) for start, route in PREFIXES.items()}
         self.edge = Edge(
             settings=config.server,
             gateway=self.gateway,
-            routes={path.encode(): (route, DIALECTS[route]) for path, route in PATHS.items()},
-            prefixes={start.encode(): (route, FALLBACK) for start, route in PREFIXES.items()},
+            routes={path.encode(): Hot(route, DIALECTS[route], self.gateway) for path, route in PATHS.items()},
+            find=self._hot,
             fallback=FALLBACK,
             cold=self._cold,
             join=self.crowd.join,
@@ -151,6 +211,12 @@ class Tidegate:
             clock=self.clock,
         )
         self._ops_listener = Listener(lambda: Connection(self._ops_edge))
+
+    def _hot(self, path: bytes) -> Hot | None:
+        """Give how a path is served that is hot for every method."""
+        if self.predictions is not None and route_of(path) is not None:
+            return Hot(OWN_ROUTE, PREDICTION, self.predictions, self._own_limit, _ALL_METHODS)
+        return next((hot for start, hot in self._prefixes.items() if path.startswith(start)), None)
 
     def _ledger(self) -> Ledger:
         logger = structlog.get_logger()
@@ -199,6 +265,18 @@ class Tidegate:
             lambda: ((key, budget.available(self.clock())) for key, budget in self.fleet.budgets.items()),
         )
         metrics.watch(
+            "tidegate_predictions",
+            "Predictions that run, and finished ones that are kept.",
+            ("state",),
+            self._predicted,
+        )
+        metrics.watch(
+            "tidegate_predictions_kept_bytes",
+            "Bytes of finished predictions.",
+            (),
+            lambda: () if self._registry is None else (((), self._registry.kept_bytes),),
+        )
+        metrics.watch(
             "tidegate_slots", "Slots in use, and attempts that wait for one.", ("provider", "state"), self._slots
         )
 
@@ -213,10 +291,16 @@ class Tidegate:
         return ((key, state.breaker_state(now)) for key, state in self.fleet.states.items())
 
     def _slots(self) -> Series:
-        for name in self.providers:
+        for name in (*self.providers, *self.wiring.locals):
             waiting, in_use = waiting_and_used(self.fleet.slots, name)
             yield (name, "in_use"), in_use
             yield (name, "waiting"), waiting
+
+    def _predicted(self) -> Series:
+        registry = self._registry
+        if registry is not None:
+            yield ("running",), registry.running
+            yield ("kept",), len(registry) - registry.running
 
     def _counts(self) -> dict[str, int]:
         return {
@@ -234,6 +318,9 @@ class Tidegate:
         """Give the bytes held for all clients: what they sent, what they have not taken, what is held back for a verdict."""
         unsent = sum(connection.held() for connection in self.edge.connections)
         held = self.wiring.admission.held() + self.wiring.opening.held()
+        if self._registry is not None:
+            # What is kept of finished ones has a bound of its own, and makes room when that is reached.
+            held += sum(prediction.held() for prediction in self._registry.live())
         return unsent + held + sum(relay.held() for relay in self.gateway.relays())
 
     async def start(self, *, shared: bool = False) -> tuple[int, int]:
@@ -253,6 +340,8 @@ class Tidegate:
                 self._listener.close()
                 raise
         self._memory.start()
+        for local in self.wiring.locals.values():
+            await local.start()
         return port, ops_port
 
     async def stop(self, *, delay_s: float | None = None) -> None:
@@ -265,9 +354,11 @@ class Tidegate:
         self._cold.shut_down()
         for connection in tuple(self.edge.connections):
             connection.close_idle()
+        until = self.clock() + server.drain_timeout_s
         if not await self._quiet(server.drain_timeout_s):
             self.gateway.end_all(Ending(SERVER_SHUTDOWN))
             await self._quiet(LAST_WORDS_S)
+        await self.outbound.wait_delivered(max(until - self.clock(), LAST_WORDS_S))
         await self._flushed(LAST_WORDS_S)
         await self._close()
 
@@ -291,6 +382,10 @@ class Tidegate:
         for connection in (*self.edge.connections, *self._ops_edge.connections):
             connection.abort()
         await self.edge.tasks.close()
+        await together(*(local.close(LAST_WORDS_S) for local in self.wiring.locals.values()))
+        await self.outbound.close()
+        if self._registry is not None:
+            self._registry.close()
         await self._tasks.close()
         for provider in self.providers.values():
             provider.pool.close()
@@ -302,7 +397,7 @@ class Tidegate:
 def _names(config: Config, before: Names | None = None) -> Names:
     """Give the names that may be labels: those of the configuration, and of all before it, whose streams may still run."""
     return Names(
-        routes=frozenset({*PATHS.values(), *PREFIXES.values(), *COLD_ROUTES}),
+        routes=frozenset({*PATHS.values(), *PREFIXES.values(), *COLD_ROUTES, OWN_ROUTE}),
         models=frozenset(_counted_models(config)) | (before.models if before else set()),
         providers=frozenset(provider.name for provider in config.providers) | (before.providers if before else set()),
     )

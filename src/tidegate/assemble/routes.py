@@ -10,6 +10,7 @@ from tidegate.dialect.anthropic.tokens import CountTokens
 from tidegate.dialect.openai_chat import OpenAIChat
 from tidegate.dialect.openai_embeddings import OpenAIEmbeddings
 from tidegate.dialect.openai_responses import OpenAIResponses
+from tidegate.dialect.prediction import Prediction
 from tidegate.exchange import Ask
 from tidegate.upstream.kinds import PASSAGE
 
@@ -38,10 +39,12 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
 }
 """What clients speak, by the names of the routes."""
 
+PREDICTION: Final = Prediction()
+
 PREFIXES: Final[Mapping[str, str]] = {PREFIX: ROUTE}
 """Beginnings of paths that are hot for every method."""
 
-BY_NAME: Final[Mapping[str, Dialect]] = {dialect.name: dialect for dialect in (*DIALECTS.values(), PASSAGE)}
+BY_NAME: Final[Mapping[str, Dialect]] = {dialect.name: dialect for dialect in (*DIALECTS.values(), PASSAGE, PREDICTION)}
 
 TRANSLATED: Final[Mapping[str, ClientDialect]] = {
     dialect.name: dialect for dialect in (FALLBACK, _RESPONSES, _MESSAGES)

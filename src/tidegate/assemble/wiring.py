@@ -17,17 +17,19 @@ from tidegate.admission.admission import Admission
 from tidegate.admission.catalogue import WILDCARD, Catalogue, names_behind
 from tidegate.admission.identity import Door
 from tidegate.admission.memory import MemoryGuard
-from tidegate.admission.passage import Passages
+from tidegate.admission.passage import ROUTE, Passages
 from tidegate.admission.rates import Rates
 from tidegate.admission.store import RateStore
+from tidegate.assemble.locals import OWN_DIALECT, OWN_FRAMER, OWN_ROUTE, Innermost, OwnModels
 from tidegate.assemble.routes import BY_NAME, DIALECTS, FALLBACK, GUESSES, TRANSLATED
 from tidegate.config import Config, ProviderSettings
-from tidegate.dialect import origin_of
+from tidegate.dialect import ProviderDialect, origin_of
 from tidegate.dispatch.breaker import BreakerState, breaking
 from tidegate.dispatch.deadlines import deadlines
 from tidegate.dispatch.fleet import Fleet, ProviderRules
 from tidegate.dispatch.route import Router
 from tidegate.dispatch.service import Service
+from tidegate.dispatch.settings import SlotSettings
 from tidegate.dispatch.slots import slotting
 from tidegate.dispatch.turn import Rules, directing
 from tidegate.exchange import Admitted, Attempt, Client, Outcome, Stream
@@ -44,13 +46,18 @@ from tidegate.upstream.providers import Provider
 from tidegate.upstream.settings import ProviderSettings as UpstreamSettings
 from tidegate.wire import Framed, FramerOf
 from tidegate.wire.sse import SseFramer
+from tidegate.worker.local import Local
+from tidegate.worker.service import Fetching
 
 AGENT: Final = f"tidegate/{__version__}"
 _OF_UPSTREAM: Final = tuple(field.name for field in structs.fields(UpstreamSettings))
 
 
 class Process(Struct, frozen=True):
-    """What outlives configurations. Shape: `clock` is monotonic, in seconds; `translates` has all streams translated."""
+    """What outlives configurations.
+
+    Shape: `clock` is monotonic, in seconds; `translates` has all streams translated; `files` fetches inputs of models of our own.
+    """
 
     clock: Callable[[], float]
     chance: Random
@@ -62,6 +69,7 @@ class Process(Struct, frozen=True):
     tasks: Tasks
     finishing: Finishing
     translates: bool = False
+    files: Fetching | None = None
 
 
 class Wiring:
@@ -82,11 +90,17 @@ class Wiring:
         self.config = config
         self._process = process
         self.proxies = proxies
-        self.providers = {settings.name: self._provider(settings, before) for settings in config.providers}
+        self.providers = {
+            settings.name: self._provider(settings, before) for settings in config.providers if settings.kind != "local"
+        }
+        self.locals = {
+            settings.name: self._local(settings, before) for settings in config.providers if settings.kind == "local"
+        }
         self.listings = {name: self._listing(name, before) for name in self.providers}
         mocks = frozenset(settings.name for settings in config.providers if settings.kind == "mock")
         self.catalogue = Catalogue(config.models, mocks)
         self.passages = passages(config)
+        self.own = OwnModels(config, self.catalogue.models, self.locals)
         self.fleet = self._fleet(before)
         self.opening = Opening(
             self.providers,
@@ -100,7 +114,7 @@ class Wiring:
         if before is not None:
             self.opening.pending = before.opening.pending
             self.admission.inside = before.admission.inside
-        self.dispatch = self._stack(innermost or self.opening)
+        self.dispatch = self._stack(innermost or self._innermost())
         self.rules = self._relay_rules()
         self._rules_of: dict[tuple[str, Callable[[], FramerOf[Framed]]], RelayRules] = {}
 
@@ -108,21 +122,40 @@ class Wiring:
         """Give the relay of a stream that is open."""
         attempt = stream.attempt
         dialect = attempt.admitted.ask.dialect
-        row, _ = road(self.providers[attempt.target.provider].kind, dialect)
-        rules = self._rules_of.get((dialect, row.framer))
+        speaks, framer = self._spoken(attempt.target.provider, dialect)
+        rules = self._rules_of.get((dialect, framer))
         if rules is None:
-            rules = structs.replace(self.rules, dialect=BY_NAME[dialect], framer=row.framer)
-            self._rules_of[dialect, row.framer] = rules
+            rules = self._rules_of[dialect, framer] = self._rules_for(dialect, framer)
         if not (stream.translates and stream.events):
             return Relay(client, stream, outcome, rules)
-        origin = origin_of(attempt, row.dialect, int(time.time()))
-        return TranslatingRelay(client, stream, outcome, rules, row.dialect, origin)
+        return TranslatingRelay(client, stream, outcome, rules, speaks, origin_of(attempt, speaks, int(time.time())))
+
+    def _spoken(self, provider: str, dialect: str) -> tuple[ProviderDialect, Callable[[], FramerOf[Framed]]]:
+        """Give what a provider's streams are in, for clients of a dialect, and where their frames end."""
+        local = self.locals.get(provider)
+        if local is not None:
+            return local.dialect, OWN_FRAMER
+        row, _ = road(self.providers[provider].kind, dialect)
+        return row.dialect, row.framer
+
+    def _rules_for(self, dialect: str, framer: Callable[[], FramerOf[Framed]]) -> RelayRules:
+        rules = structs.replace(self.rules, dialect=BY_NAME[dialect], framer=framer)
+        if dialect != OWN_DIALECT:
+            return rules
+        # The client is the prediction itself: whoever follows it has a heartbeat and a pace of its own.
+        return structs.replace(rules, heartbeat_s=0.0, slow_client_s=0.0, finishes=False)
 
     def retire(self, after: "Wiring") -> None:
-        """Close what `after` has not taken over; what runs goes on."""
+        """Close what `after` has not taken over, and hand over the rest; what runs goes on."""
         for name, provider in self.providers.items():
             if after.providers.get(name) is not provider:
                 provider.pool.close()
+        for name, local in self.locals.items():
+            if after.locals.get(name) is local:
+                local.on_slots = partial(after.resize, name)
+            else:
+                local.on_slots = _unheard
+                self._process.tasks.start(local.close(self.config.server.drain_timeout_s))
 
     async def names(self) -> list[str]:
         """Give the models that clients can ask for; of a wildcard those that its provider lists."""
@@ -152,6 +185,47 @@ class Wiring:
         pool = Pool(Dialer(origin), settings.connections, self._process.clock)
         return Provider(settings, pool, origin.authority, AGENT, self._process.tasks)
 
+    def _local(self, settings: ProviderSettings, before: "Wiring | None") -> Local:
+        """Give a provider's processes: those that run already, where nothing about them changed."""
+        old = before.locals.get(settings.name) if before is not None else None
+        if old is not None and old.settings == settings.local:
+            return old
+        process = self._process
+        return Local(
+            settings.name,
+            settings.local,
+            clients=TRANSLATED,
+            tasks=process.tasks,
+            clock=process.clock,
+            wall=time.time,
+            log=structlog.get_logger(),
+            metrics=process.metrics,
+            fetch=process.files,
+            on_slots=partial(self.resize, settings.name),
+            guesses=GUESSES,
+        )
+
+    def resize(self, name: str, slots: int) -> None:  # noqa: ARG002 (the processes know)
+        """Let as many predictions in as the processes have room for."""
+        settings = next(settings for settings in self.config.providers if settings.name == name)
+        self.fleet.slots[name, ""].resize(self._slots(settings))
+
+    def _slots(self, settings: ProviderSettings) -> SlotSettings:
+        """Give a provider's slots: of a model of our own as many as its processes have room for, or fewer where the file says so.
+
+        Shape: until they say how much room they have, one for each process.
+        """
+        if settings.kind != "local":
+            return settings.slots
+        most, room = settings.slots.max_streams, self.locals[settings.name].slots
+        if most and not room:
+            return settings.slots
+        room = room or max(settings.local.workers, 1)
+        return structs.replace(settings.slots, max_streams=min(most, room) if most else room)
+
+    def _innermost(self) -> Service[Attempt]:
+        return Innermost(self.opening, self.locals) if self.locals else self.opening
+
     def _listing(self, name: str, before: "Wiring | None") -> Listing:
         provider, known = self.providers[name], tuple[str, ...]()
         if before is not None and name in before.providers:
@@ -165,10 +239,10 @@ class Wiring:
         rules = [
             ProviderRules(
                 name=settings.name,
-                host=Origin.of(settings.base_url).authority,
+                host=Origin.of(settings.base_url).authority if settings.base_url else settings.name,
                 retry=settings.retry,
                 retry_budget=settings.retry_budget,
-                slots=settings.slots,
+                slots=self._slots(settings),
                 breaker=settings.breaker,
             )
             for settings in self.config.providers
@@ -188,7 +262,8 @@ class Wiring:
             door=process.door,
             catalogue=self.catalogue,
             dialects=DIALECTS,
-            passages=self.passages,
+            finders={ROUTE: self.passages.find, OWN_ROUTE: self.own.find},
+            limits_s={OWN_ROUTE: 0.0},
             draining=process.draining,
             memory=process.memory,
             rates=rates if rules else None,
@@ -223,6 +298,10 @@ class Wiring:
             finishes=server.on_client_disconnect == "finish",
             detached=self._process.finishing,
         )
+
+
+def _unheard(slots: int) -> None:
+    """Stand for who heard of processes that serve no more."""
 
 
 def passages(config: Config) -> Passages:

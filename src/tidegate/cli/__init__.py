@@ -16,7 +16,11 @@ STYLE: Final[Literal["rich"] | None] = "rich" if sys.stdout.isatty() else None
 
 app = typer.Typer(
     name="tidegate",
-    help="A streaming gateway for language models.\n\nExample:  tidegate serve -c tidegate.yaml",
+    help=(
+        "A streaming gateway for language models, and for models of your own.\n\n"
+        "Example:  tidegate serve -c tidegate.yaml\n\n"
+        "Example:  tidegate serve --predict model.py:Model --port 5000"
+    ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -42,6 +46,22 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 (as typer calls it)
+    if wanted:
+        typer.echo(f"tidegate {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _tidegate(
+    _version: Annotated[  # noqa: FBT002
+        bool,
+        typer.Option("--version", help="Print the version, and exit.", is_eager=True, callback=_print_version),
+    ] = False,
+) -> None:
+    """Take what may stand before a command."""
+
+
 def _overrides(
     host: str | None, port: int | None, ops_listen: str | None, drain_timeout: str | None = None
 ) -> dict[str, str]:
@@ -62,14 +82,25 @@ def serve(
     ops_listen: OpsListen = None,
     drain_timeout: Annotated[str | None, typer.Option(help="How long running streams may go on at shutdown.")] = None,
     allow_open: AllowOpen = False,  # noqa: FBT002
+    predict: Annotated[
+        str | None, typer.Option(help="Serve a Python model, without a file: model.py:Name or package.module:Name.")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Processes that --predict runs the model in.", min=1)] = 1,
 ) -> None:
     """Serve. SIGTERM drains; a second one ends at once. SIGHUP reads the configuration anew.
 
     Example:  tidegate serve -c tidegate.yaml --port 9000
+
+    Example:  tidegate serve --predict model.py:Model --port 5000
     """
     from tidegate.cli import serving
 
     overrides = _overrides(host, port, ops_listen, drain_timeout)
+    if predict is not None:
+        if config is not None:
+            raise typer.BadParameter("a file says what is served itself: expected --config or --predict, not both")
+        loaded = serving.load_model(predict, workers, os.environ, overrides)
+        raise typer.Exit(serving.serve(loaded, os.environ, allow_open=allow_open))
     loaded = serving.load(config, os.environ, overrides)
     reread = serving.reader(config, os.environ, overrides)
     raise typer.Exit(serving.serve(loaded, os.environ, allow_open=allow_open, reread=reread))
@@ -82,7 +113,7 @@ def demo(
     ops_listen: OpsListen = None,
     allow_open: AllowOpen = False,  # noqa: FBT002
 ) -> None:
-    """Start the mock provider and the gateway, stream one completion, keep serving until Ctrl-C.
+    """Start a small model, the mock provider and the gateway, stream one completion, keep serving until Ctrl-C.
 
     Example:  tidegate demo --port 9000
     """

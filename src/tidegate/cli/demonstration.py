@@ -16,7 +16,8 @@ from tidegate.edge.listener import PortBusyError, raise_nofile_limit
 from tidegate.observe import log
 
 PROMPT = "Tell me about the tide."
-MODEL = "mock?ttft=150ms&itl=15ms&tokens=60"
+MODEL = "demo"
+READY_S = 30.0
 TIMEOUT_S = 30.0
 
 
@@ -42,6 +43,8 @@ async def _run(loaded: Loaded, environ: Mapping[str, str]) -> int:
         port, ops_port = await tidegate.start()
         settle()
         stop = Stop(lambda: None)
+        for local in tidegate.wiring.locals.values():
+            await local.wait_ready(READY_S)
         host = config.server.host
         typer.echo(
             f"tidegate listens on http://{host}:{port}; behind it: {', '.join(provider.name for provider in config.providers)}\n"
@@ -91,13 +94,13 @@ def _pieces(response: http.client.HTTPResponse) -> Iterator[str]:
 def _explain(config: Config, host: str, port: int, ops_port: int) -> None:
     base = f"http://{host}:{port}/v1"
     names = ", ".join(model.name for model in config.models)
-    request = json.dumps({"model": "mock", "stream": True, "messages": [{"role": "user", "content": "Hello"}]})
+    request = json.dumps({"model": MODEL, "stream": True, "messages": [{"role": "user", "content": "Hello"}]})
     typer.echo(f"base URL  {base}\nmodels    {names}\n")
     typer.echo(f"curl -N {base}/chat/completions -H 'content-type: application/json' -d '{request}'\n")
     typer.echo(
         "from openai import OpenAI\n"
         f'client = OpenAI(base_url="{base}", api_key="unused")\n'
-        'stream = client.chat.completions.create(model="mock", messages=[{"role": "user", "content": "Hello"}], stream=True)\n'
+        'stream = client.chat.completions.create(model="demo", messages=[{"role": "user", "content": "Hello"}], stream=True)\n'
         'for chunk in stream: print(chunk.choices[0].delta.content or "", end="", flush=True)\n'
     )
     if ops_port:

@@ -25,6 +25,7 @@ from tidegate.verdict import (
     Refused,
     Verdict,
 )
+from tidegate.worker.settings import LocalSettings
 
 WIDTH: Final = 116
 """Columns that sentences are wrapped at."""
@@ -51,6 +52,8 @@ def explain(config: Config, name: str) -> int:
     for target in sorted(model.targets, key=lambda target: target.priority):
         rows = list(_target(target, providers[target.provider], config.server.request_timeout_s))
         _print(f"  {target.provider}/{target.model}", rows, indent=4)
+    if any(providers[target.provider].kind == "local" for target in model.targets):
+        _print("Predictions", list(_predictions(config, model.name)))
     _print("What follows a failure before the first content", list(_failures(model, providers)))
     for sentence in _rules(model):
         typer.echo(textwrap.fill(sentence, WIDTH, initial_indent="  ", subsequent_indent="    "))
@@ -127,6 +130,33 @@ def _target(target: Target, provider: ProviderSettings, whole_s: float) -> Itera
     yield "slots", _slots(target, provider)
     yield "breaker", _breaker(target, provider)
     yield "deadlines", _deadlines(target, whole_s)
+    if provider.kind == "local":
+        yield "processes", _processes(provider.local)
+
+
+def _processes(local: LocalSettings) -> str:
+    """Say where a model of our own runs, and what bounds it there."""
+    workers = f"{local.workers} processes run" if local.workers != 1 else "1 process runs"
+    at_once = "as many predictions at a time as its @concurrent says, 1 without it"
+    setup = f"{written_duration(local.setup_timeout_s)} for setup" if local.setup_timeout_s else "no limit for setup"
+    grace, most = written_duration(local.cancel_grace_s), written_size(local.max_output_bytes)
+    each = "each " if local.workers != 1 else ""
+    return (
+        f"{workers} {local.handler}, {each}{at_once}; {setup}; at most {most} of output; what is cancelled has {grace} to "
+        "end, then its process is replaced"
+    )
+
+
+def _predictions(config: Config, name: str) -> Iterator[Row]:
+    """Say what becomes of predictions of a model of our own."""
+    kept, history = config.predictions, config.predictions.history
+    room = f"{history.max_events} events and {written_size(history.max_bytes)} of each"
+    yield "asked", f"/v1/models/{name}/predictions, and /predictions where it is the only one; once, at a local target"
+    yield "timeout", f"{_limit(kept.timeout_s)} (predictions.timeout); server.request_timeout is not for them"
+    late = "kept for who comes late or reads slowly" if history.mode == "keep" else "kept for who reads slowly alone"
+    yield "events", f"the newest {room} {late}; {kept.max_subscribers} readers of each"
+    most = f"{kept.max_retained} of them and {written_size(kept.max_retained_bytes)}"
+    yield "over", f"can be asked for during {written_duration(kept.retain_s)}, at most {most}"
 
 
 def _retry(provider: ProviderSettings) -> str:
@@ -164,6 +194,8 @@ def _listed(names: Sequence[str]) -> str:
 def _slots(target: Target, provider: ProviderSettings) -> str:
     own, shared = target.max_streams, provider.slots.max_streams
     streams = [f"{own} streams"] * bool(own) + [f"{shared} streams of all models of {provider.name}"] * bool(shared)
+    if provider.kind == "local" and not shared:
+        streams.append("as many predictions as its processes have room for")
     if not streams:
         return "no limit"
     wait = provider.slots.max_queue_wait_s

@@ -6,7 +6,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -17,7 +17,17 @@ from msgspec import structs
 
 from tidegate import __version__
 from tidegate.assemble import Tidegate
-from tidegate.config import Config, ConfigError, Loaded, is_loopback, load_demo, proxy_of, render, warnings
+from tidegate.config import (
+    Config,
+    ConfigError,
+    Loaded,
+    is_loopback,
+    load_demo,
+    load_handler,
+    proxy_of,
+    render,
+    warnings,
+)
 from tidegate.config import load as load_config
 from tidegate.edge.listener import PortBusyError, raise_nofile_limit
 from tidegate.mock.server import MockProvider
@@ -32,6 +42,14 @@ def load(path: str | None, environ: Mapping[str, str], overrides: Mapping[str, s
     """Give the configuration, or end the process with exit code 2 and every mistake on a line of its own."""
     try:
         return load_config(path, environ, overrides)
+    except ConfigError as error:
+        raise _told(error) from None
+
+
+def load_model(reference: str, workers: int, environ: Mapping[str, str], overrides: Mapping[str, str]) -> Loaded:
+    """Give the configuration that serves one handler, or end the process with exit code 2."""
+    try:
+        return load_handler(reference, workers, environ, overrides)
     except ConfigError as error:
         raise _told(error) from None
 
@@ -130,6 +148,11 @@ class Stop:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._heard, number)
+
+    def ask(self) -> None:
+        """Stop as if a person had asked for it."""
+        self.hurried = True
+        self.event.set()
 
     def _heard(self, number: int) -> None:
         if self.event.is_set():
@@ -286,13 +309,15 @@ async def _serve(
     through, behind = proxies(loaded.config, environ), Mocks()
     try:
         config = await behind.behind(loaded.config)
-        tidegate = Tidegate(config, through, translates=translates)
-        tidegate.metrics.watch_dropped_lines(lambda: writer.dropped)
         stop = Stop(lambda: writer.close(0.2))
+        tidegate = Tidegate(config, through, translates=translates, shut_down=stop.ask)
+        tidegate.metrics.watch_dropped_lines(lambda: writer.dropped)
         reloads = reloading(tidegate, behind)
         port, ops_port = await tidegate.start(shared=True)
         settle()
         logger.info("serving", host=config.server.host, port=port, ops_port=ops_port, version=__version__)
+        for about in _own_places(config, port):
+            logger.info("note", about=about)
         await stop.event.wait()
         logger.info("draining", exchanges=len(tidegate.gateway))
         await reloads.close()
@@ -301,6 +326,16 @@ async def _serve(
         await behind.close()
     logger.info("stopped")
     return 0
+
+
+def _own_places(config: Config, port: int) -> Iterator[str]:
+    """Say where models of our own are asked, to who has just started one."""
+    own = {provider.name for provider in config.providers if provider.kind == "local"}
+    names = [model.name for model in config.models if any(target.provider in own for target in model.targets)]
+    host = f"[{config.server.host}]" if ":" in config.server.host else config.server.host
+    for name in names:
+        place = f"http://{host}:{port}" + (f"/v1/models/{name}" if len(names) > 1 else "")
+        yield f"when worker_ready is told: POST {place}/predictions asks {name}, GET {place}/openapi.json says what it takes"
 
 
 def settle() -> None:

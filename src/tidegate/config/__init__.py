@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
-from tidegate.config import environment, rules
+from tidegate.config import environment, handler, rules
 from tidegate.config.addresses import is_loopback, split_address
 from tidegate.config.decode import Decoder, Place
 from tidegate.config.environment import proxy_of
@@ -24,7 +24,7 @@ from tidegate.config.unwise import warnings
 
 __all__ = (
     "DEFAULT_FILE", "Config", "ConfigError", "Loaded", "Mistake", "ProviderSettings", "filled", "is_loopback", "load",
-    "load_demo", "proxy_of", "render", "split_address", "warnings", "written_duration",
+    "load_demo", "load_handler", "proxy_of", "render", "split_address", "warnings", "written_duration",
     "written_size",
 )  # fmt: skip
 
@@ -52,16 +52,27 @@ def load(path: str | None, environ: Mapping[str, str], overrides: Mapping[str, s
     if path is not None:
         root = parse(_read(path, mistakes), path, environ, mistakes)
         return Loaded(_settle(root, overrides or {}, mistakes), notes, path)
-    return _from_environment(environ, overrides or {}, with_mock=False)
+    return _from_environment(environ, overrides or {}, for_demo=False)
 
 
 def load_demo(environ: Mapping[str, str], overrides: Mapping[str, str] | None = None) -> Loaded:
-    """Give what the environment names with the built-in mock beside it, whatever files there are. Errors: ConfigError."""
-    return _from_environment(environ, overrides or {}, with_mock=True)
+    """Give what the environment names with the demo's model and the mock beside it, whatever files there are. Errors: ConfigError."""
+    return _from_environment(environ, overrides or {}, for_demo=True)
 
 
-def _from_environment(environ: Mapping[str, str], overrides: Mapping[str, str], *, with_mock: bool) -> Loaded:
-    root, notes = environment.tree(environ, with_mock=with_mock)
+def load_handler(
+    reference: str, workers: int, environ: Mapping[str, str], overrides: Mapping[str, str] | None = None
+) -> Loaded:
+    """Give the configuration that serves one handler, `model.py:Name` or `package.module:Name`. Errors: ConfigError.
+
+    Shape: the variables that Cog reads are read here as well.
+    """
+    root = handler.tree(reference, workers, environ)
+    return Loaded(_settle(root, overrides or {}, Mistakes()), (), "--predict")
+
+
+def _from_environment(environ: Mapping[str, str], overrides: Mapping[str, str], *, for_demo: bool) -> Loaded:
+    root, notes = environment.tree(environ, for_demo=for_demo)
     return Loaded(_settle(root, overrides, Mistakes()), notes, "environment")
 
 

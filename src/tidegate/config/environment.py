@@ -10,6 +10,8 @@ from tidegate.config.mistakes import At, Mistakes
 from tidegate.config.tree import Node, Rows, Table, from_variable
 from tidegate.upstream.settings import KindName
 
+DEMO: Final = "tidegate.demo.ngram:Model"
+"""The handler of the demo's own model."""
 _MOCKED: Final = "the built-in mock provider serves the model mock"
 
 
@@ -39,22 +41,28 @@ KNOWN: Final = (
 """By their variables. Anthropic's and Google's own clients leave the version out of the address."""
 
 
-def tree(environ: Mapping[str, str], *, with_mock: bool) -> tuple[Node, tuple[str, ...]]:
-    """Give the settings' root node, and what to tell about it."""
+def tree(environ: Mapping[str, str], *, for_demo: bool) -> tuple[Node, tuple[str, ...]]:
+    """Give the settings' root node, and what to tell about it. Shape: a demo has a model of its own and the mock as well."""
     providers: list[Node] = []
     models: list[Node] = []
     notes: list[str] = []
+    keyed = False
     for known in KNOWN:
         if environ.get(known.key):
+            keyed = True
             names = _names(known, environ)
             providers.append(_provider(known, environ))
             models.extend(_model(name, known.name, f"{known.prefix}_MODELS") for name in names)
             notes.append(f"no configuration file: {known.key} is set, its provider serves {', '.join(names)}")
         elif environ.get(f"{known.prefix}_BASE_URL"):
             notes.append(f"{known.prefix}_BASE_URL is not used, as {known.key} is not set")
-    if with_mock or not providers:
+    if for_demo:
+        handler = _table("environment", {"handler": DEMO}, {})
+        providers.append(_table("environment", {"name": "demo", "kind": "local"}, {"local": handler}))
+        models.append(_model("demo", "demo", "environment"))
+    if for_demo or not keyed:
         *some, last = (known.key for known in KNOWN)
-        notes.append(_MOCKED if providers else f"no configuration file and no {', '.join(some)} or {last}: {_MOCKED}")
+        notes.append(_MOCKED if keyed else f"no configuration file and no {', '.join(some)} or {last}: {_MOCKED}")
         providers.append(_table("environment", {"name": "mock", "kind": "mock"}, {}))
         models.append(_model("mock", "mock", "environment"))
     at = At("environment")

@@ -1,12 +1,20 @@
 """What follows from other settings is filled in, in the one spelling that the rooms expect. Works on plain values."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
-from tidegate.upstream.kinds import KINDS
+from tidegate.upstream.kinds import kind_of
 
 Plain = Mapping[str, Any]
 """A mapping of the file, as it would be read by a YAML library but for its units."""
+
+_OFF: Final = {"headers": 0.0, "first_token": 0.0, "idle": 0.0, "total": 0.0, "response": 0.0}
+_LOCAL: Final[Mapping[str, Plain]] = {
+    "timeouts": _OFF,
+    "retry": {"max_attempts": 1},
+    "breaker": {"failures": 0, "ratio": 0.0},
+}
+"""A model of our own may think as long as it likes, is not asked twice, and its failures are its own."""
 
 
 def filled(plain: Plain) -> dict[str, Any]:
@@ -26,9 +34,11 @@ def _auth(auth: Plain) -> dict[str, Any]:
 
 
 def _provider(provider: Plain) -> dict[str, Any]:
-    url = provider.get("base_url") or KINDS[provider["kind"]].base_url
+    url = provider.get("base_url") or kind_of(provider["kind"]).base_url
     region = provider.get("aws", {}).get("region", "")
-    return {**provider, "base_url": url.replace("{region}", region).rstrip("/")}
+    usual = _LOCAL if provider["kind"] == "local" else {}
+    given = {name: {**section, **provider.get(name, {})} for name, section in usual.items()}
+    return {**provider, **given, "base_url": url.replace("{region}", region).rstrip("/")}
 
 
 def _model(model: Plain, timeouts: Mapping[str, Plain]) -> dict[str, Any]:

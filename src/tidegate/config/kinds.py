@@ -1,13 +1,14 @@
 """What a provider's kind wants of its settings: an address, credentials of its sort, and nothing that is added by itself."""
 
 import re
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from tidegate.config.addresses import host_and_port, is_loopback
 from tidegate.config.decode import FAILED, Seen, Spot
 from tidegate.config.mistakes import Mistakes
-from tidegate.upstream.kinds import KINDS, Kind
+from tidegate.upstream.kinds import KINDS, Kind, kind_of
 
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]+")
 _VERSION: Final = re.compile(r"[0-9A-Za-z._-]*")
@@ -32,9 +33,10 @@ def check_providers(seen: Seen, mistakes: Mistakes) -> None:
         _check_aws(provider, mistakes)
         name = provider.member("kind").value
         if name is not None:
-            _check_needs(provider, KINDS[name], mistakes)
-            _check_credential(provider, KINDS[name], mistakes)
-            _check_root(provider, KINDS[name], mistakes)
+            kind = kind_of(name)
+            _check_needs(provider, kind, mistakes)
+            _check_credential(provider, kind, mistakes)
+            _check_root(provider, kind, mistakes)
 
 
 def base_url(spot: Spot) -> str:
@@ -67,6 +69,19 @@ def api_version(spot: Spot) -> str:
 def region(spot: Spot) -> str:
     """Give what is wrong with a region."""
     return "" if _REGION.fullmatch(spot.value) else f"expected a region such as us-east-1, got {spot.shown}"
+
+
+def handler(spot: Spot) -> str:
+    """Give what is wrong with a reference to a handler."""
+    if not spot.value:
+        return ""
+    place, _, name = spot.value.rpartition(":") if ":" in spot.value else (spot.value, "", "")
+    if (name and not name.isidentifier()) or spot.value.endswith(":"):
+        return f"expected model.py:Name or package.module:Name, got {spot.shown}"
+    if place.endswith(".py"):
+        return "" if Path(place).is_file() else f"there is no file {place!r} (looked for in {Path.cwd()})"
+    known = all(part.isidentifier() for part in place.split("."))
+    return "" if known else f"expected model.py:Name or package.module:Name, got {spot.shown}"
 
 
 def _check_twice(provider: Spot, mistakes: Mistakes) -> None:

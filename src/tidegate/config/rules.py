@@ -9,13 +9,14 @@ from typing import Any, Final
 from tidegate.config.addresses import HIGHEST_PORT, host_and_port, same_host, split_address
 from tidegate.config.bounds import check_attempts, check_rates
 from tidegate.config.decode import FAILED, Seen, Spot
-from tidegate.config.kinds import api_version, base_url, check_providers, region
+from tidegate.config.kinds import api_version, base_url, check_providers, handler, region
 from tidegate.config.mistakes import Mistakes
 from tidegate.config.routes import check_models
 from tidegate.config.tree import Leaf, below
 from tidegate.edge.settings import OpsSettings, ServerSettings
+from tidegate.hooks.signature import key_of
 from tidegate.upstream.credentials import MAX_BYTES as MAX_KEY_FILE_BYTES
-from tidegate.upstream.kinds import KINDS
+from tidegate.upstream.kinds import kind_of
 
 _DIGEST: Final = re.compile(r"[0-9A-Fa-f]{64}")
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]+")
@@ -118,6 +119,14 @@ def _credential(spot: Spot) -> str:
     return f"expected a key of visible ASCII characters, found {place}"
 
 
+def _webhook_secret(spot: Spot) -> str:
+    try:
+        key_of(spot.value)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def _sticky_by(spot: Spot) -> str:
     if _FIELD_NAME.fullmatch(spot.value) is None:
         return f"expected user or the name of a header, got {spot.shown}"
@@ -135,6 +144,7 @@ _FORMATS: Final[Mapping[str, Callable[[Spot], str]]] = {
     "providers[].name": _name,
     "providers[].base_url": base_url,
     "providers[].api_version": api_version,
+    "providers[].local.handler": handler,
     "providers[].aws.region": region,
     "providers[].aws.access_key_id": _credential,
     "providers[].aws.secret_access_key": _credential,
@@ -145,6 +155,7 @@ _FORMATS: Final[Mapping[str, Callable[[Spot], str]]] = {
     "models[].name": _name,
     "models[].aliases[]": _name,
     "models[].sticky_by": _sticky_by,
+    "predictions.webhooks.secret": _webhook_secret,
 }
 
 
@@ -235,7 +246,7 @@ def _check_addresses(seen: Seen, mistakes: Mistakes) -> None:
 def _place(provider: Spot) -> Spot:
     """Give where a provider is, by its kind where it does not say; empty where nobody knows."""
     spot, kind = provider.member("base_url"), provider.member("kind").value
-    usual = "" if kind is None or provider.value.get("base_url") is FAILED else KINDS[kind].base_url
+    usual = "" if kind is None or provider.value.get("base_url") is FAILED else kind_of(kind).base_url
     return Spot(spot.path, spot.node, spot.value or usual)
 
 

@@ -6,7 +6,9 @@ from tidegate.admission.settings import AuthSettings, LimitSettings, ModelSettin
 from tidegate.dispatch.settings import BreakerSettings, RetryBudgetSettings, RetrySettings, SlotSettings
 from tidegate.edge.settings import OpsSettings, ServerSettings
 from tidegate.observe.settings import ObserveSettings
+from tidegate.predictions.settings import PredictionSettings
 from tidegate.upstream.settings import ProviderSettings as UpstreamSettings
+from tidegate.worker.settings import LocalSettings
 
 
 class ProviderSettings(UpstreamSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -16,6 +18,7 @@ class ProviderSettings(UpstreamSettings, frozen=True, kw_only=True, forbid_unkno
     retry_budget: RetryBudgetSettings = RetryBudgetSettings()
     slots: SlotSettings = SlotSettings()
     breaker: BreakerSettings = BreakerSettings()
+    local: LocalSettings = LocalSettings()
 
     __repr__ = UpstreamSettings.__repr__
 
@@ -29,4 +32,5 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     providers: tuple[ProviderSettings, ...] = ()
     models: tuple[ModelSettings, ...] = ()
     limits: LimitSettings = LimitSettings()
+    predictions: PredictionSettings = PredictionSettings()
     observe: ObserveSettings = ObserveSettings()

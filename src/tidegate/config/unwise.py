@@ -13,7 +13,8 @@ from tidegate.config.units import written_duration, written_number, written_size
 from tidegate.dispatch.settings import SlotSettings
 from tidegate.edge.settings import ServerSettings
 from tidegate.exchange import Timeouts
-from tidegate.upstream.kinds import KINDS
+from tidegate.upstream.kinds import kind_of
+from tidegate.worker.settings import LocalSettings
 
 _FILES_APART: Final = 200
 _FILES_A_STREAM: Final = 2
@@ -107,12 +108,15 @@ def _of_providers(config: Config) -> Iterator[str]:
         yield from _of_kind(provider, path)
         yield from _of_timeouts(provider.timeouts, exchange, f"{path}.timeouts")
         yield from _of_retry(provider, exchange, path)
-        yield from _of_slots(provider.slots, targets, exchange, f"{path}.slots")
+        if provider.kind != "local":  # whose slots are as many as its processes have room for
+            yield from _of_slots(provider.slots, targets, exchange, f"{path}.slots")
 
 
 def _of_kind(provider: ProviderSettings, path: str) -> Iterator[str]:
     """Warn of settings that are for other kinds of providers."""
-    kind, aws = KINDS[provider.kind], provider.aws
+    kind, aws = kind_of(provider.kind), provider.aws
+    if provider.local != LocalSettings() and provider.kind != "local":
+        yield f"{path}.local: a provider of kind {provider.kind} has no processes here"
     if provider.api_version and "api_version" not in kind.needs:
         yield f"{path}.api_version: a provider of kind {provider.kind} is not asked with one"
     if (provider.auth or kind.auth) != "aws":

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Protocol
 
+from msgspec import Struct
+
 from tidegate.dialect import Refusing
 from tidegate.edge.chunked import ChunkedBody
 from tidegate.edge.intake import CHUNKED, Head
@@ -56,6 +58,13 @@ class Line(Protocol):
         ...
 
 
+class BodyLimit(Struct, frozen=True):
+    """How large a request's body may be, and the setting that says so."""
+
+    most_bytes: int
+    setting: str
+
+
 class HttpClient:
     """One request on one connection. Fits exchange.Client and exchange.Upload.
 
@@ -63,20 +72,27 @@ class HttpClient:
     """
 
     __slots__ = (
-        "_chunked", "_coded", "_dialect", "_ending", "_flow", "_head", "_line", "_parts", "_received", "_reply",
+        "_chunked", "_coded", "_dialect", "_ending", "_flow", "_head", "_limit", "_line", "_parts", "_received", "_reply",
         "_send", "_settings", "_started", "_task", "_waiter", "answered", "body_complete", "gone", "keeps", "request_id",
     )  # fmt: skip
 
-    def __init__(self, head: Head, line: Line, settings: ServerSettings, dialect: Refusing, request_id: str) -> None:
+    def __init__(
+        self,
+        head: Head,
+        line: Line,
+        settings: ServerSettings,
+        dialect: Refusing,
+        request_id: str,
+        limit: BodyLimit | None = None,
+    ) -> None:
         self._head = head
+        self._limit = limit or BodyLimit(settings.max_body_bytes, "server.max_body_bytes")
         self._line = line
         self._settings = settings
         self._dialect = dialect
         self.request_id = request_id
         self.keeps = head.keeps
-        self._coded = (
-            ChunkedBody(settings.max_body_bytes, settings.max_header_bytes) if head.length == CHUNKED else None
-        )
+        self._coded = ChunkedBody(self._limit.most_bytes, settings.max_header_bytes) if head.length == CHUNKED else None
         self._parts: list[bytes] = []
         self._received = 0
         self.body_complete = head.length == 0
@@ -130,9 +146,9 @@ class HttpClient:
 
         Errors: Refused (too_large, request_timeout, deadline_exceeded, bad_request, header_too_large).
         """
-        limit = self._settings.max_body_bytes
-        if self._head.length > limit:
-            raise Refused(TOO_LARGE, f"the body is larger than {limit} bytes (server.max_body_bytes)")
+        limit = self._limit
+        if self._head.length > limit.most_bytes:
+            raise Refused(TOO_LARGE, f"the body is larger than {limit.most_bytes} bytes ({limit.setting})")
         if not self.body_complete:
             await self._wait(within_s)
         if self._coded is not None:
@@ -218,7 +234,7 @@ class HttpClient:
         """Take the head; it is written together with the first bytes."""
         framing = b""
         length = next((value for name, value in head.headers if name == b"content-length"), None)
-        if length is None:
+        if length is None and self._head.method != b"HEAD":
             if self._head.version == "1.1":
                 self._chunked = True
                 framing = _CHUNKED
@@ -235,11 +251,14 @@ class HttpClient:
             # Joined from a table: half the time of formatting.
             data = b"".join((_SIZES[size] if size < _MANY else b"%x\r\n" % size, data, b"\r\n"))
         if self._reply is not None:
-            data = self._reply + data
+            silent = self._head.method == b"HEAD"
+            data = self._reply if silent else self._reply + data
             self._reply = None
             self._started = True
-            self._send = self._line.sender()
-        self._send(data)
+            self._line.write(data)
+            self._send = _unsaid if silent else self._line.sender()
+        else:
+            self._send(data)
 
     def finish(self, ending: Ending, /) -> None:  # noqa: ARG002
         """End the answer's body cleanly."""
@@ -268,7 +287,10 @@ class HttpClient:
         if not self.body_complete:
             self.keeps = False
         self._reply = None
-        self._line.write(refusal(fault, self._dialect, self.request_id, self._line.dates.now(), keeps=self.keeps))
+        answer = refusal(fault, self._dialect, self.request_id, self._line.dates.now(), keeps=self.keeps)
+        if self._head.method == b"HEAD":
+            answer = answer[: answer.index(b"\r\n\r\n") + 4]
+        self._line.write(answer)
         self.answered = True
 
     def coded(self) -> Callable[[bytes], None] | None:
@@ -278,6 +300,10 @@ class HttpClient:
     def unsent(self) -> int:
         """Give the bytes that wait for the client to take them."""
         return self._line.unsent()
+
+
+def _unsaid(data: bytes) -> None:
+    """Say nothing: the answer to HEAD has no body."""
 
 
 class _Presence:

@@ -14,7 +14,7 @@ from msgspec import Struct, field
 
 from tidegate.dialect import Refusing
 from tidegate.edge import intake
-from tidegate.edge.client import HttpClient
+from tidegate.edge.client import BodyLimit, HttpClient
 from tidegate.edge.intake import Head
 from tidegate.edge.reply import Dates, refusal
 from tidegate.edge.settings import ServerSettings
@@ -35,7 +35,7 @@ FULL_RETRY_S: Final = 1.0
 
 _HEALTH: Final = frozenset({b"/health", b"/health/live", b"/health/ready"})
 """What passes no limit."""
-_PASSED: Final = frozenset({b"GET", b"POST", b"PUT", b"PATCH", b"DELETE"})
+BODIED: Final = frozenset({b"GET", b"POST", b"PUT", b"PATCH", b"DELETE"})
 """Methods whose requests and answers have a body by the same rules."""
 _NO_HEAD: Final = Head(method=b"", path=b"", version="1.1", headers={}, length=0, keeps=False, expects=False)
 _END_OF_HEAD: Final = b"\r\n\r\n"
@@ -69,21 +69,36 @@ class Seat(Protocol):
         ...
 
 
+class Hot(Struct, frozen=True):
+    """What is served by our own protocol: a route, what its clients speak, who conducts it.
+
+    Shape: without a `limit` of its own, a body may be as large as the server's settings say; `methods` are those of a path
+    that is hot for several.
+    """
+
+    route: str
+    dialect: Refusing
+    gateway: Conducting
+    limit: BodyLimit | None = None
+    methods: frozenset[bytes] = BODIED
+
+
 class Edge(Struct):
     """What all connections of a listener share.
 
-    Shape: `routes` maps a hot path to its route and dialect, and `prefixes` the beginnings of others, for all methods; `cold` makes the protocol for everything else, of the
-    client's address and of what is to be told when the connection is lost; `join` gives a peer's connection its seat.
+    Shape: `routes` are the paths that are hot for POST, and `find` gives those that are for others; `gateway` hears of requests that are refused
+    before their route is known; `cold` makes the protocol for everything else, of the client's address and of what is to be
+    told when the connection is lost; `join` gives a peer's connection its seat.
     """
 
     settings: ServerSettings
     gateway: Conducting
-    routes: Mapping[bytes, tuple[str, Refusing]]
+    routes: Mapping[bytes, Hot]
     fallback: Refusing
     cold: Callable[[str, Callable[[], None]], asyncio.Protocol]
     join: Callable[[str], Seat]
     clock: Callable[[], float]
-    prefixes: Mapping[bytes, tuple[str, Refusing]] = field(default_factory=dict)
+    find: Callable[[bytes], Hot | None] = lambda _: None
     grows: Callable[[int], bool] = lambda _: True
     tasks: Tasks = field(default_factory=Tasks)
     dates: Dates = field(default_factory=Dates)
@@ -262,40 +277,43 @@ class Connection(asyncio.Protocol):
             return
         edge = self._edge
         hot = edge.routes.get(head.path) if head.method == b"POST" else None
-        if hot is None and head.method in _PASSED:
-            hot = next((edge.prefixes[start] for start in edge.prefixes if head.path.startswith(start)), None)
+        if hot is None:
+            found = edge.find(head.path)
+            hot = found if found is not None and head.method in found.methods else None
         peer = self._peer if head.path in _HEALTH else self._admitted(head)
         if peer is None:
             wait = retry_after(FULL_RETRY_S, random.random())  # noqa: S311 (no secret)
-            self._refuse(Refused(CONNECTIONS_FULL, headers=(wait,)), head, hot[0] if hot is not None else "other")
+            self._refuse(Refused(CONNECTIONS_FULL, headers=(wait,)), head, hot.route if hot is not None else "other")
         elif hot is None:
             self._hand_over(peer)
         else:
             del self._pending[:size]
             self._scanned = 0
-            self._serve(head, peer, *hot)
+            self._serve(head, peer, hot)
 
     def _admitted(self, head: Head) -> str | None:
         """Give the client's address; None when the connections are too many, unless a drain empties them anyway."""
         peer = self._seat.begin(head.headers) if self._seat is not None else None
         return self._peer if peer is None and self._edge.closing else peer
 
-    def _serve(self, head: Head, peer: str, route: str, dialect: Refusing) -> None:
+    def _serve(self, head: Head, peer: str, hot: Hot) -> None:
         edge = self._edge
         self._mode = _Mode.SERVING
         self._due = 0.0
-        client = self._client = HttpClient(head, self, edge.settings, dialect, intake.request_id(head.headers))
+        client = self._client = HttpClient(
+            head, self, edge.settings, hot.dialect, intake.request_id(head.headers), hot.limit
+        )
         if edge.closing:
             client.keeps = False
         if self._pending and not client.body_complete:
             self._pending = bytearray(client.feed(bytes(self._pending)))
         if self._pending:
             self._queue(b"")
-        edge.tasks.start(self._conduct(self._arrival(head, peer, route, client), client))
+        edge.tasks.start(self._conduct(hot.gateway, self._arrival(head, peer, hot.route, client), client))
 
-    async def _conduct(self, arrival: Arrival, client: HttpClient) -> None:
+    async def _conduct(self, gateway: Conducting, arrival: Arrival, client: HttpClient) -> None:
         try:
-            await self._edge.gateway.conduct(arrival, client)
+            await gateway.conduct(arrival, client)
         finally:
             self._over(client)
 

@@ -12,12 +12,10 @@ from typing import Final, Protocol, Self
 from msgspec import Struct
 from structlog.typing import FilteringBoundLogger
 
-from tidegate.exchange import Arrival, AttemptRecord, Ending, Outcome, Usage
+from tidegate.exchange import BYTES_PER_TOKEN, Arrival, AttemptRecord, Ending, Outcome, Usage
 from tidegate.observe.metrics import ExchangeSample, Metrics
 from tidegate.verdict import BUG, CANCELLED, CLIENT_GONE, CLIENT_SLOW, COMPLETED, TABLE
 
-BYTES_PER_TOKEN: Final = 4
-"""What a token of English text comes to: the rule of thumb where a provider did not say."""
 MAX_FINISH_REASON: Final = 64
 """Characters of a finish reason that are kept: it is the provider's own word."""
 RECENT: Final = 1000
@@ -157,20 +155,13 @@ def _overhead(outcome: Outcome, opened: AttemptRecord | None) -> float | None:
 
 
 def _tokens(outcome: Outcome, *, opened: bool) -> Usage:
-    """Give the tokens the provider named, else what can be judged from what passed.
-
-    Shape: a frame of a stream is a token, unless its text is longer than one.
-    """
+    """Give the tokens the provider named, else what can be judged from what passed."""
     if outcome.usage is not None:
         return outcome.usage
     if not opened:
         return Usage()
     flowing = outcome.flowing
-    return Usage(
-        input_tokens=outcome.prompt_bytes // BYTES_PER_TOKEN,
-        output_tokens=max(flowing.frames, flowing.content_bytes // BYTES_PER_TOKEN),
-        estimated=True,
-    )
+    return Usage.judged(outcome.prompt_bytes, flowing.frames, flowing.content_bytes)
 
 
 class Store(Protocol):

@@ -1,7 +1,8 @@
 """The log: structlog lines, rendered by whoever logs and written by a thread that nobody has to wait for.
 
 A line holds the fields of FIELDS and nothing else, and an exception is shown as types and places without its message: what
-clients and providers send has no way into it. Lines are dropped and counted when nobody takes them in time.
+clients and providers send has no way into it, but by the words of a model of our own. Lines are dropped and counted when
+nobody takes them in time.
 """
 
 import errno
@@ -27,6 +28,8 @@ FIELDS: Final = frozenset({
     # the gateway itself
     "about", "at", "count", "dropped", "error", "exchanges", "held_bytes", "hint", "host", "max_buffered_bytes", "ops_port", "port",
     "reason", "state", "store", "version",
+    # a model of our own: its processes, and what it says, which is its author's affair
+    "others", "pid", "runs", "slots", "source", "text", "traceback", "worker",
     # libraries, and what went wrong
     "exc_info", "exception", "logger", "message",
 })  # fmt: skip
@@ -198,7 +201,7 @@ class _Json:
 
 
 class _Text:
-    """The whole chain of the form for terminals: structlog's own rendering, without what is empty."""
+    """The whole chain of the form for terminals: structlog's own rendering, without what is empty; a traceback is below it."""
 
     def __init__(self, *, colors: bool) -> None:
         self._render = structlog.dev.ConsoleRenderer(
@@ -208,11 +211,18 @@ class _Text:
     def __call__(self, _logger: object, level: str, event: Event, /) -> bytes:
         line: Event = {"time": datetime.now(UTC).strftime("%H:%M:%S.%f")[:-3], "level": level}
         line["event"] = event.pop("event", "")
+        below = ""
         for name, value in _known(event).items():
-            if value is not None and value != "":
-                # What is not printable would speak to the terminal.
-                line[name] = ascii(value) if isinstance(value, str) and not value.isprintable() else value
-        return self._render(None, level, line).encode("utf-8", "backslashreplace") + b"\n"
+            if name == "traceback":
+                below = "".join(f"\n  {_printable(text)}" for text in str(value).splitlines())
+            elif value is not None and value != "":
+                line[name] = _printable(value) if isinstance(value, str) else value
+        return (self._render(None, level, line) + below).encode("utf-8", "backslashreplace") + b"\n"
+
+
+def _printable(text: str) -> str:
+    """Give a text that does not speak to the terminal."""
+    return text if text.isprintable() else ascii(text)
 
 
 def configure(form: Form, write_fd: int = 2, level: Level = "info") -> LogWriter:

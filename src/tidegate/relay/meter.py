@@ -122,13 +122,15 @@ class Meter:
             return False
         return True
 
-    def whole(self, body: bytes) -> None:
-        """Read a whole body that is not a stream."""
+    def whole(self, body: bytes, *, judged: bool = False) -> None:
+        """Read a whole body that is not a stream. Shape: `judged` says that its usage is no provider's word."""
         try:
             notice = self._dialect.read_response(body)
         except FrameError:  # cannot be: the opening has read it
             return
         self.usage, self.finish_reason = notice.usage, notice.finish_reason
+        if self.usage is not None and judged:
+            self.usage.estimated = True
 
     def piece(self, data: bytes) -> None:
         """Keep the end of a body too large to hold."""

@@ -386,7 +386,7 @@ class Relay:
     def _finish_body(self, ending: Ending) -> None:
         if self._stream.whole:
             body = b"".join(self._pieces)
-            self._meter.whole(body)
+            self._meter.whole(body, judged=self._stream.judged)
             head = self._stream.head
             length = (b"content-length", b"%d" % len(body))
             self._client.start(ReplyHead(head.status, (*head.headers, length)))

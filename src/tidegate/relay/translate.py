@@ -132,11 +132,11 @@ class TranslatingRelay(Relay):
     ) -> None:
         super().__init__(client, stream, outcome, rules)
         ask = stream.attempt.admitted.ask
-        encoder = rules.dialect.encoder(ask, origin)
+        decoder, encoder = provider.decoder(ask), rules.dialect.encoder(ask, origin)
         ask.body = b""  # nobody looks at it again
         # Kinds of errors are words of a dialect's own.
         self._related = provider.name == rules.dialect.name
-        self._translator = Translator(self._framer, provider.decoder(ask), encoder, self._meter)
+        self._translator = Translator(self._framer, decoder, encoder, self._meter)
 
     def _write_events(self, data: bytes) -> None:
         now = self._clock()

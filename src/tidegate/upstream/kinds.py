@@ -84,6 +84,15 @@ def road(kind: Kind, dialect: str) -> tuple[Row, Dialect | None]:
     return kind.rows[0], None
 
 
+LOCAL: Final = Kind((), needs_key=False, listing="", needs=("local.handler",))
+"""A model in our own processes: nobody is asked over the network."""
+
+
+def kind_of(name: str) -> Kind:
+    """Give a kind by its name."""
+    return LOCAL if name == "local" else KINDS[name]
+
+
 _CHAT: Final = row(OpenAIChat(), "/chat/completions")
 _RESPONSES: Final = row(OpenAIResponses(), "/responses")
 _EMBEDDINGS: Final = row(OpenAIEmbeddings(), "/embeddings")

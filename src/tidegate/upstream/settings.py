@@ -9,9 +9,9 @@ from tidegate.kernel.units import Count, Duration, Secret
 
 KindName = Literal[
     "openai", "openai_responses", "azure", "openai_compatible", "vllm", "sglang", "llamacpp", "ollama", "ollama_native", "groq", "together", "mistral",
-    "deepseek", "openrouter", "xai", "anthropic", "gemini", "gemini_array", "bedrock", "bedrock_anthropic", "mock",
+    "deepseek", "openrouter", "xai", "anthropic", "gemini", "gemini_array", "bedrock", "bedrock_anthropic", "mock", "local",
 ]  # fmt: skip
-"""The rows of `upstream/kinds.py` by name."""
+"""The rows of `upstream/kinds.py` by name, and `local` for a model in our own processes."""
 
 
 class ConnectionSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
