@@ -7,8 +7,10 @@ import enum
 import io
 import json
 import pathlib
+import sys
 import tempfile
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -21,6 +23,7 @@ from hypothesis import strategies as st
 
 from tidegate.predict import BaseModel, Secret
 from tidegate.predict.encoding import data_uri, encode
+from tidegate.predict.levels import is_too_deep
 
 
 class Colour(enum.Enum):
@@ -177,3 +180,35 @@ def test_a_closed_file_is_refused() -> None:
     file.close()
     with pytest.raises(ValueError, match="closed"):
         encode(file, file=said)
+
+
+@dataclasses.dataclass
+class Holding:
+    inner: Any
+
+
+class Packing(msgspec.Struct):
+    inner: Any
+
+
+HOLDERS: dict[str, Callable[[Any], Any]] = {"list": lambda inner: [inner], "dict": lambda inner: {"a": inner}, "dataclass": Holding, "tuple": lambda inner: (inner,)}  # fmt: skip
+
+
+@pytest.mark.parametrize("limit", [1000, 20_000])
+@pytest.mark.parametrize("holder", [*HOLDERS, "struct"])
+def test_what_is_nested_deeper_than_200_levels_is_refused_however_deep_python_goes(holder: str, limit: int) -> None:
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(limit)
+    try:
+        for levels, refused in ((199, False), (200, True), (900, True)):
+            value: Any = []
+            for _ in range(levels):
+                value = HOLDERS.get(holder, HOLDERS["list"])(value)
+            if not refused:
+                assert json.dumps(encoded(value)).count("[") + json.dumps(encoded(value)).count("{") == 200
+            else:
+                with pytest.raises(ValueError, match="more than 200 levels deep"):
+                    encode(Packing(value) if holder == "struct" else value, file=said)
+    finally:
+        sys.setrecursionlimit(before)
+    assert not is_too_deep([encoded([[]]), {"a": 1}])

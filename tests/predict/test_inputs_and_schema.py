@@ -201,7 +201,19 @@ def test_what_is_not_sent_gets_its_default_a_fresh_one_each_time() -> None:
     assert handler.arguments({"e": None}, {})["c"] == [1]
 
 
-def test_none_as_the_default_of_what_cannot_be_none_is_no_default() -> None:
+def test_a_plain_none_as_default_lets_an_input_be_none() -> None:
+    handler = taking(a=(int, None), b=(Path, None), c=(list[str], None), d=(Annotated[int, Input(ge=1)], None))
+    assert handler.input_schema()["required"] == []
+    assert handler.arguments({}, {}) == {"a": None, "b": None, "c": None, "d": None}
+    assert handler.arguments({"a": None, "c": None, "d": 2}, {}) == {"a": None, "b": None, "c": None, "d": 2}
+    check = checker(handler)
+    check.validate({"a": None, "b": None, "c": None, "d": None})
+    for bad in ({"a": "x"}, {"d": 0}):
+        with pytest.raises(jsonschema_rs.ValidationError):
+            check.validate(bad)
+
+
+def test_none_of_input_as_the_default_of_what_cannot_be_none_is_no_default() -> None:
     handler = taking(a=(int, Input(default=None)), b=(str, Input()))
     assert handler.input_schema()["required"] == ["a", "b"]
     with pytest.raises(ValueError, match="a: Field required"):
@@ -354,7 +366,7 @@ def test_the_document_says_what_else_there_is_of_an_input() -> None:
     assert properties["Input"]["allOf"] == [{"$ref": "#/components/schemas/Input_"}]
     assert ("type" in schemas["Input_"], schemas["m"]["type"]) == (False, "number")
     assert properties["c"]["default"] == "red"
-    assert properties["two"] == {"title": "Two", "$ref": "#/components/schemas/Two", "x-order": 8}
+    assert properties["two"] == {"title": "Two", "allOf": [{"$ref": "#/components/schemas/Two"}], "x-order": 8}
     assert schemas["Two"]["properties"]["inner"]["allOf"] == [{"$ref": "#/components/schemas/Inner"}]
     assert schemas["Two"]["properties"]["inner"]["nullable"] is True
     assert len(properties["either"]["anyOf"]) == 2
@@ -404,8 +416,8 @@ def test_an_output_with_fields_is_described_in_place() -> None:
     schema = returning(Result)
     assert schema["title"] == "Output"
     assert schema["properties"]["image"] == {"type": "string", "format": "uri"}
-    assert schema["properties"]["simple"]["properties"]["b"]["type"] == "string"
-    assert schema["properties"]["line"]["type"] == "object"
+    assert schema["properties"]["simple"] == {"$ref": "#/components/schemas/Inner"}
+    assert schema["properties"]["line"] == {"$ref": "#/components/schemas/Line"}
 
 
 def test_a_handler_without_marks_does_not_stream() -> None:

@@ -69,6 +69,8 @@ def test_a_module_is_found_from_where_we_are(folder: pathlib.Path) -> None:
             "handy.py cannot be loaded: ModuleNotFoundError: No module named 'no_such",
         ),
         ("handy", "import no_such_library\n", "handy cannot be loaded: ModuleNotFoundError"),
+        ("handy.py", "from cog import BasePredictor\n", "write `from tidegate.predict import ...` in place of"),
+        ("handy", "import cog.types\n", "write `from tidegate.predict import ...` in place of `from cog import ...`"),
         ("handy", "1 / 0\n", "handy cannot be loaded: ZeroDivisionError"),
         ("handy.py", "raise SystemExit(3)\n", "handy.py cannot be loaded: SystemExit: 3"),
         ("handy.py", "def (:\n", "handy.py cannot be loaded: SyntaxError"),

@@ -1,9 +1,13 @@
 """The rules of metrics, and what a scope tells of them."""
 
 import contextvars
+import enum
 import threading
+from collections import OrderedDict
 from typing import Any
 
+import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +21,13 @@ segments = st.from_regex(r"[a-z][a-z0-9]{0,3}(_[a-z0-9]{1,2})?", fullmatch=True)
 names = st.lists(segments, min_size=1, max_size=4).map(".".join)
 values = st.one_of(st.booleans(), st.integers(-9, 9), st.text(max_size=3), st.lists(st.integers(), max_size=2))
 modes: st.SearchStrategy[Mode] = st.sampled_from(("replace", "increment", "append"))
+
+
+def nested(levels: int) -> list[Any]:
+    found: list[Any] = []
+    for _ in range(levels - 1):
+        found = [found]
+    return found
 
 
 def scope_and_told() -> tuple[Scope, Told]:
@@ -143,6 +154,14 @@ def test_only_numbers_are_incremented(before: Any, value: Any) -> None:
         ([object()], TypeError),
         (float("nan"), ValueError),
         ({"a": [float("inf")]}, ValueError),
+        (10**400, ValueError),
+        ("half \ud800", ValueError),
+        ({"half \ud800": 1}, ValueError),
+        (nested(201), ValueError),
+        (np.array([1]), TypeError),
+        (np.datetime64("2020-01-01"), TypeError),
+        (np.longdouble(1), TypeError),
+        (np.float64("nan"), ValueError),
     ],
 )
 def test_values_that_no_json_has_are_refused(value: Any, error: type[Exception]) -> None:
@@ -150,6 +169,52 @@ def test_values_that_no_json_has_are_refused(value: Any, error: type[Exception])
     with pytest.raises(error):
         scope.record_metric("n", value)
     assert not told
+
+
+class Colour(enum.StrEnum):
+    RED = "red"
+
+
+class Number(enum.IntEnum):
+    ONE = 1
+
+
+class Ratio(float):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        (np.float64(0.5), 0.5),
+        (np.float32(0.5), 0.5),
+        (np.int64(3), 3),
+        (np.bool_(True), True),
+        (np.str_("x"), "x"),
+        (Colour.RED, "red"),
+        (Number.ONE, 1),
+        (Ratio(1.5), 1.5),
+        (OrderedDict(a=[Number.ONE, np.int8(2)]), {"a": [1, 2]}),
+        (nested(200), nested(200)),
+    ],
+)
+def test_values_are_told_and_kept_as_pythons_own_types(value: Any, plain: Any) -> None:
+    scope, told = scope_and_told()
+    scope.record_metric("n", value)
+    for found in (told[0][1], scope.metrics["n"]):
+        assert msgspec.json.encode(found) == msgspec.json.encode(plain)
+        assert type(found) is type(plain)
+
+
+@pytest.mark.parametrize(("first", "second"), [(1e308, 1e308), (-1e308, np.float64(-1e308)), (10**308, 9 * 10**307)])
+def test_a_sum_that_is_not_finite_is_refused_and_changes_nothing(first: float, second: float) -> None:
+    scope, told = scope_and_told()
+    scope.record_metric("n", first, "increment")
+    with pytest.raises(ValueError, match="finite"):
+        scope.record_metric("n", second, "increment")
+    scope.record_metric("n", 1, "increment")
+    assert scope.metrics["n"] == first + 1
+    assert len(told) == 2
 
 
 def test_null_inside_a_value_is_fine_and_null_itself_deletes_in_both_ways() -> None:

@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final
 
 from tidegate.predict.outputs import Output
-from tidegate.predict.shapes import Schema
+from tidegate.predict.pool import LOCAL, Pool, Schema
 from tidegate.predict.signature import Parameter, plain
 
 _TAKEN: Final = frozenset(
@@ -22,14 +22,17 @@ _TAKEN: Final = frozenset(
 )
 _STATUSES: Final = ("starting", "processing", "succeeded", "canceled", "failed")
 _EVENTS: Final = ("start", "output", "logs", "completed")
-_LOCAL: Final = "#/$defs/"
+_NAMED: Final = frozenset({"properties", "patternProperties"})
+"""Where names are the user's, not words of a schema."""
+_VALUES: Final = frozenset({"default", "enum", "const", "example", "examples"})
+_EXCLUSIVE: Final = (("minimum", "exclusiveMinimum"), ("maximum", "exclusiveMaximum"))
 _COMPONENTS: Final = "#/components/schemas/"
 
 
 def input_schema(parameters: Iterable[Parameter]) -> Schema:
     """Give a JSON Schema (2020-12) of `input`. Shape: all references are local; unknown keys are not refused."""
     parameters = list(parameters)
-    pool = _Pool("#/$defs/", frozenset())
+    pool = Pool()
     schema: Schema = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Input",
@@ -42,7 +45,7 @@ def input_schema(parameters: Iterable[Parameter]) -> Schema:
 
 def openapi(parameters: Iterable[Parameter], output: Output, *, streams: bool) -> Schema:
     """Give the OpenAPI document in Cog's form."""
-    pool = _Pool(_COMPONENTS, _TAKEN)
+    pool = Pool(_COMPONENTS, _TAKEN)
     given = _output(output, pool)
     wanted = _input(list(parameters), pool)
     components = {**{name: _older(part) for name, part in pool.parts.items()}, **_envelopes()}
@@ -62,64 +65,30 @@ def _version() -> str:
         return "0"
 
 
-class _Pool:
-    """The definitions of one document, each under a name of its own. Shape: `parts` refer to each other below `place`."""
-
-    def __init__(self, place: str, taken: frozenset[str]) -> None:
-        self.parts: Schema = {}
-        self._place = place
-        self._taken = taken
-        self._origins: Schema = {}
-
-    def take(self, schema: Schema, defs: Schema) -> Schema:
-        """Take a schema's definitions in; gives the schema with the names they have here."""
-        names = {name: self._name(name, part) for name, part in defs.items()}
-        self.parts.update({names[name]: self._renamed(part, names) for name, part in defs.items()})
-        renamed: Schema = self._renamed(schema, names)
-        return renamed
-
-    def _name(self, name: str, part: Schema) -> str:
-        while name in self._taken or self._origins.get(name, part) != part:
-            name += "_"
-        self._origins[name] = part
-        return name
-
-    def _renamed(self, part: Any, names: Mapping[str, str]) -> Any:
-        if isinstance(part, list):
-            return [self._renamed(each, names) for each in part]
-        if not isinstance(part, dict):
-            return part
-        renamed = {key: self._renamed(value, names) for key, value in part.items()}
-        if isinstance(part.get("$ref"), str):
-            name = part["$ref"].removeprefix(_LOCAL)
-            renamed["$ref"] = self._place + names.get(name, name)
-        return renamed
-
-
 # --- Input and Output ----------------------------------------------------------------------------------------------
 
 
-def _input(parameters: list[Parameter], pool: _Pool) -> Schema:
+def _input(parameters: list[Parameter], pool: Pool) -> Schema:
     properties = {each.name: _property(each, order, pool) for order, each in enumerate(parameters)}
     schema: Schema = {"title": "Input", "type": "object", "properties": properties}
     required = [each.name for each in parameters if each.required]
     return {**schema, "required": required} if required else schema
 
 
-def _property(parameter: Parameter, order: int, pool: _Pool) -> Schema:
+def _property(parameter: Parameter, order: int, pool: Pool) -> Schema:
     enumerated = parameter.choices()
     if enumerated:
         schema = _enumerated(parameter, enumerated, pool)
     else:
         taken = pool.take(parameter.bare_schema(), parameter.shape.defs)
         schema = {"title": parameter.name.replace("_", " ").title(), **_older(taken)}
-    return schema | _said(parameter) | {"x-order": order}
+    return _apart(schema | _said(parameter) | {"x-order": order})
 
 
-def _enumerated(parameter: Parameter, values: tuple[Any, ...], pool: _Pool) -> Schema:
+def _enumerated(parameter: Parameter, values: tuple[Any, ...], pool: Pool) -> Schema:
     kind = _kind_of(values)
     enumeration = {"title": parameter.name, "description": "An enumeration.", "enum": list(values), **kind}
-    reference = pool.take({"$ref": _LOCAL + parameter.name}, {parameter.name: enumeration})
+    reference = pool.take({"$ref": LOCAL + parameter.name}, {parameter.name: enumeration})
     if parameter.shape.family == "list":
         return {"title": parameter.name.replace("_", " ").title(), "type": "array", "items": reference}
     return {"allOf": [reference]}
@@ -157,7 +126,7 @@ def _is_shown(parameter: Parameter) -> bool:
     )
 
 
-def _output(output: Output, pool: _Pool) -> Schema:
+def _output(output: Output, pool: Pool) -> Schema:
     schema = pool.take(output.schema, output.defs)
     if "$ref" in schema:
         schema = pool.parts[schema["$ref"].removeprefix(_COMPONENTS)]
@@ -170,12 +139,30 @@ def _older(part: Any) -> Any:
         return [_older(each) for each in part]
     if not isinstance(part, dict):
         return part
-    schema = {key: _older(value) for key, value in part.items()}
+    schema = {key: _older_member(key, value) for key, value in part.items()}
     if "const" in schema:
         schema["enum"] = [schema.pop("const")]
+    if schema.get("required") == []:
+        del schema["required"]
+    for word, exclusive in _EXCLUSIVE:
+        if exclusive in schema:
+            schema |= {word: schema[exclusive], exclusive: True}
     if "prefixItems" in schema:
         schema["items"] = {"anyOf": schema.pop("prefixItems")}
-    return _with_nullable(schema)
+    return _apart(_with_nullable(schema))
+
+
+def _older_member(key: str, value: Any) -> Any:
+    if key in _NAMED and isinstance(value, dict):
+        return {name: _older(part) for name, part in value.items()}
+    return value if key in _VALUES else _older(value)
+
+
+def _apart(schema: Schema) -> Schema:
+    """Let a reference stand alone: what stands beside one is ignored in OpenAPI 3.0."""
+    if "$ref" not in schema or len(schema) == 1:
+        return schema
+    return {**{key: value for key, value in schema.items() if key != "$ref"}, "allOf": [{"$ref": schema["$ref"]}]}
 
 
 def _with_nullable(schema: Schema) -> Schema:
@@ -233,6 +220,13 @@ def _request() -> Schema:
             "title": "Webhook Events Filter",
             "type": "array",
             "items": {"$ref": _COMPONENTS + "WebhookEvent"},
+        },
+        "timeout": {
+            "title": "Timeout",
+            "description": "Seconds after which the prediction ends.",
+            "type": "number",
+            "minimum": 0,
+            "exclusiveMinimum": True,
         },
     }
 

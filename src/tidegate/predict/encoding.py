@@ -17,11 +17,13 @@ from typing import Any, Final
 import msgspec
 
 from tidegate.predict.kinds import Secret
+from tidegate.predict.levels import MAX_LEVELS
 
 ToUri = Callable[[pathlib.Path], str]
 _Turn = Callable[["_Plain", Any], Any]
 
 _AS_THEY_ARE: Final = frozenset({str, int, bool, type(None)})
+_TOO_DEEP: Final = f"the output is nested more than {MAX_LEVELS} levels deep, or contains itself: return a flat copy"
 _BYTES: Final = (bytes, bytearray, memoryview)
 
 
@@ -33,7 +35,7 @@ def encode(value: Any, *, file: ToUri) -> bytes:
     try:
         return msgspec.json.encode(value if type(value) in _AS_THEY_ARE else _Plain(file).plain(value))
     except RecursionError:
-        raise ValueError("the output contains itself, or is too deep for JSON: return a flat copy") from None
+        raise ValueError(_TOO_DEEP) from None
     except UnicodeEncodeError:
         raise ValueError(
             "the output has text with half a character in it: decode bytes with errors='replace'"
@@ -56,10 +58,11 @@ def _uri(content: bytes, media_type: str | None) -> str:
 class _Plain:
     """Turns a value into what JSON has: dicts, lists, texts, numbers, truth and null."""
 
-    __slots__ = ("_file",)
+    __slots__ = ("_file", "_levels")
 
     def __init__(self, file: ToUri) -> None:
         self._file = file
+        self._levels = 0
 
     def plain(self, value: Any) -> Any:
         if type(value) in _AS_THEY_ARE:
@@ -76,13 +79,24 @@ class _Plain:
         )
 
     def each(self, value: Any) -> list[Any]:
-        return [self.plain(each) for each in value]
+        self._descend()
+        found = [self.plain(each) for each in value]
+        self._levels -= 1
+        return found
 
     def members(self, value: Mapping[Any, Any]) -> dict[str, Any]:
-        return {_key(key): self.plain(each) for key, each in value.items()}
+        self._descend()
+        found = {_key(key): self.plain(each) for key, each in value.items()}
+        self._levels -= 1
+        return found
 
     def fields(self, value: Any) -> dict[str, Any]:
-        return {each.name: self.plain(getattr(value, each.name)) for each in dataclasses.fields(value)}
+        return self.members({each.name: getattr(value, each.name) for each in dataclasses.fields(value)})
+
+    def _descend(self) -> None:
+        self._levels += 1
+        if self._levels > MAX_LEVELS:
+            raise ValueError(_TOO_DEEP)
 
     def struct(self, value: msgspec.Struct) -> Any:
         return self.plain(msgspec.to_builtins(value, builtin_types=_BYTES, str_keys=True, enc_hook=self.plain))

@@ -12,7 +12,8 @@ from tidegate.predict import document, loading, marks, signature
 from tidegate.predict.kinds import File
 from tidegate.predict.mistakes import HandlerError, refused
 from tidegate.predict.outputs import MISSING_RETURN, Output, output_of
-from tidegate.predict.shapes import Schema, UnsupportedError, is_file, json_name, peel
+from tidegate.predict.pool import Schema
+from tidegate.predict.shapes import UnsupportedError, is_file, json_name, peel
 from tidegate.predict.signature import Parameter
 
 __all__ = ["Handler", "HandlerError", "Kind", "Running", "Takes", "load"]

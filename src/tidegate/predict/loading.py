@@ -13,6 +13,7 @@ from tidegate.predict.mistakes import HandlerError
 from tidegate.predict.model import Model
 
 _NAMES: Final = ("Model", "Runner", "Predictor")
+_COG: Final = "; write `from tidegate.predict import ...` in place of `from cog import ...`, the names are the same"
 
 
 def find(reference: str) -> tuple[str, Any]:
@@ -91,4 +92,7 @@ def _from_file(place: str) -> ModuleType:
 
 
 def _broken(place: str, error: BaseException) -> HandlerError:
-    return HandlerError(f"{place} cannot be loaded: {type(error).__name__}: {error}")
+    hint = ""
+    if isinstance(error, ModuleNotFoundError) and error.name is not None and error.name.partition(".")[0] == "cog":
+        hint = _COG
+    return HandlerError(f"{place} cannot be loaded: {type(error).__name__}: {error}{hint}")

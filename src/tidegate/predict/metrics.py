@@ -3,8 +3,11 @@
 import copy
 import math
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any, Final, Literal
+
+from tidegate.predict.levels import MAX_LEVELS
 
 Mode = Literal["replace", "increment", "append"]
 
@@ -44,21 +47,22 @@ def find(metrics: Mapping[str, Any], name: str) -> Any:
     return level
 
 
-def check(metrics: Mapping[str, Any], name: str, value: Any, mode: Mode) -> None:
-    """Refuse a record that breaks the rules; None is a deletion. Errors: ValueError for a name, TypeError for a value."""
+def accepted(metrics: Mapping[str, Any], name: str, value: Any, mode: Mode) -> Any:
+    """Give the value of a record as JSON has it, a copy; None is a deletion.
+
+    Errors: ValueError for a name, TypeError or ValueError for a value: the record breaks the rules.
+    """
     check_name(name)
     if value is None:
-        return
-    check_value(value)
+        return None
+    value = plain(value)
     _check_path(metrics, name)
     there = find(metrics, name)
     if mode == "increment":
-        if not _is_number(value):
-            raise TypeError(f"metric {name!r}: increment needs an int or a float, not {_named(value)}")
-        if there is not None and not _is_number(there):
-            raise TypeError(f"metric {name!r} is of type {_named(there)} and cannot be incremented; delete it first")
+        _check_sum(name, there, value)
     elif mode == "replace" and there is not None and _family(there) != _family(value):
         raise TypeError(f"metric {name!r} is of type {_named(there)}; delete it before it becomes {_named(value)}")
+    return value
 
 
 def check_name(name: str) -> None:
@@ -81,25 +85,66 @@ def check_name(name: str) -> None:
             )
 
 
-def check_value(value: Any) -> None:
-    """Refuse a value that is no finite JSON. Errors: TypeError, ValueError."""
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"a metric is a finite number, not {value}")
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            if not isinstance(key, str):
-                raise TypeError(f"the keys of a metric are of type str, not {_named(key)}")
-            _check_inner(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            _check_inner(inner)
-    elif not isinstance(value, bool | int | float | str):
+def plain(value: Any, levels: int = MAX_LEVELS) -> Any:
+    """Give a value as finite JSON, of Python's own types. Errors: TypeError, ValueError where it is none."""
+    if _is_numpy(value):
+        value = value.item()
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, int | float):
+        return _number(value)
+    if not isinstance(value, dict | list):
         raise TypeError(f"a metric is {_VALUES}, not {_named(value)}")
+    if not levels:
+        raise ValueError(f"a metric is nested more than {MAX_LEVELS} levels deep, or contains itself")
+    if isinstance(value, dict):
+        return {_key(key): _inner(inner, levels) for key, inner in value.items()}
+    return [_inner(inner, levels) for inner in value]
 
 
-def _check_inner(value: Any) -> None:
-    if value is not None:
-        check_value(value)
+def _inner(value: Any, levels: int) -> Any:
+    return None if value is None else plain(value, levels - 1)
+
+
+def _is_numpy(value: Any) -> bool:
+    numpy = sys.modules.get("numpy")
+    return numpy is not None and isinstance(value, numpy.generic)
+
+
+def _key(key: Any) -> str:
+    if not isinstance(key, str):
+        raise TypeError(f"the keys of a metric are of type str, not {_named(key)}")
+    return _text(key)
+
+
+def _text(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("a metric has text with half a character in it: decode bytes with errors='replace'") from None
+    return str.__str__(value)  # of an enumeration this is the value
+
+
+def _number(value: float) -> float:
+    try:
+        finite = math.isfinite(value)
+    except OverflowError:  # an int that no float has room for
+        finite = False
+    if not finite:
+        raise ValueError("a metric is a finite number below 1e308")
+    return int.__int__(value) if isinstance(value, int) else float.__float__(value)
+
+
+def _check_sum(name: str, there: Any, value: Any) -> None:
+    if not _is_number(value):
+        raise TypeError(f"metric {name!r}: increment needs an int or a float, not {_named(value)}")
+    if there is None:
+        return
+    if not _is_number(there):
+        raise TypeError(f"metric {name!r} is of type {_named(there)} and cannot be incremented; delete it first")
+    _number(there + value)
 
 
 def _check_path(metrics: Mapping[str, Any], name: str) -> None:

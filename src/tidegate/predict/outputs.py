@@ -10,8 +10,8 @@ from datetime import date, datetime
 from typing import Annotated, Any, Final
 
 from tidegate.predict.kinds import Concatenate
+from tidegate.predict.pool import Schema
 from tidegate.predict.shapes import (
-    Schema,
     UnsupportedError,
     describe,
     is_file,
@@ -107,8 +107,8 @@ def _bare(kind: Any, defs: Schema) -> Schema:
         return {"type": "array", "items": _schema(element, defs)}
     if is_pydantic(kind):
         schema, nested = pydantic_schema(kind)
-        defs.update({**nested, kind.__name__: schema})
-        return {"$ref": f"#/$defs/{kind.__name__}"}
+        defs.update(nested)
+        return schema
     return _described(kind, defs)
 
 

@@ -102,12 +102,11 @@ class Metrics(MutableMapping[str, Any]):
             raise TypeError(f"a metric's mode is 'replace', 'increment' or 'append', not {mode!r}")
         if value is None:
             known = "replace"
-        value = copy.deepcopy(value)
         with self._lock:
             emit = self._emit
             if emit is None:
                 return
-            rules.check(self._there, name, value, known)
+            value = rules.accepted(self._there, name, value, known)
             rules.apply(self._there, name, value, known)
             emit(name, value, known)
 

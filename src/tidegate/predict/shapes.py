@@ -15,9 +15,9 @@ import msgspec
 
 from tidegate.predict.inputs import InputInfo
 from tidegate.predict.kinds import File, Opaque, Secret
+from tidegate.predict.pool import LOCAL, Pool, Schema
 
 Family = Literal["text", "number", "truth", "file", "files", "secret", "list", "other"]
-Schema = dict[str, Any]
 
 _FILES: Final = (pathlib.Path, io.IOBase)
 _LISTS: Final = (list, Sequence, Iterable, Collection)
@@ -48,6 +48,11 @@ class Shape:
     choices: tuple[Any, ...] = ()
     """The JSON values of an enumeration."""
 
+    @property
+    def has_null(self) -> bool:
+        """Whether null is one of its values without being optional, as it is of Any."""
+        return self.schema == {} or None in self.choices
+
 
 @dataclass(slots=True)
 class Peeled:
@@ -70,6 +75,8 @@ def peel(annotation: Any) -> Peeled:
             if any(isinstance(mark, msgspec.Meta) for mark in marks):
                 return peeled
             peeled.inner = inner
+        elif is_alias(peeled.inner):
+            peeled.inner = peeled.inner.__value__
         elif is_union(peeled.inner) and type(None) in typing.get_args(peeled.inner):
             members = [member for member in typing.get_args(peeled.inner) if member is not type(None)]
             peeled.optional = True
@@ -117,6 +124,11 @@ def is_union(annotation: Any) -> bool:
     return typing.get_origin(annotation) in {Union, types.UnionType}
 
 
+def is_alias(annotation: Any) -> bool:
+    """Whether an annotation is a name for another, as the `type` statement makes it; Python 3.11 has none of its own."""
+    return type(annotation).__name__ == "TypeAliasType"
+
+
 def is_file(annotation: Any) -> bool:
     """Whether an annotation is a file: Path, File, an open file."""
     if typing.get_origin(annotation) is typing.IO or annotation in {typing.IO, typing.BinaryIO, typing.TextIO}:
@@ -139,13 +151,20 @@ def type_name(annotation: Any) -> str:
 
 
 def pydantic_schema(model: Any) -> tuple[Schema, Schema]:
-    """Give a pydantic model's schema, and the definitions it refers to."""
+    """Give a reference to a pydantic model's schema, and the definitions, of which it is one."""
+    template = LOCAL + "{model}"
     if hasattr(model, "model_json_schema"):
-        schema = model.model_json_schema(ref_template="#/$defs/{model}")
+        schema = model.model_json_schema(ref_template=template)
     else:
-        schema = model.schema(ref_template="#/$defs/{model}")
+        schema = model.schema(ref_template=template)
     schema = dict(schema)
-    return schema, {**schema.pop("$defs", {}), **schema.pop("definitions", {})}
+    defs = {**schema.pop("$defs", {}), **schema.pop("definitions", {})}
+    if schema.keys() == {"$ref"}:  # it refers to itself
+        return schema, defs
+    name = model.__name__
+    while name in defs:
+        name += "_"
+    return {"$ref": LOCAL + name}, {**defs, name: schema}
 
 
 def describe(kind: Any, custom: Callable[[Any], Schema]) -> tuple[Schema, Schema]:
@@ -153,16 +172,20 @@ def describe(kind: Any, custom: Callable[[Any], Schema]) -> tuple[Schema, Schema
 
     Errors: TypeError, NotImplementedError, RecursionError for a type that has none.
     """
-    (schema,), defs = msgspec.json.schema_components([kind], schema_hook=custom, ref_template="#/$defs/{name}")
-    found: Schema = {}
+    (schema,), defs = msgspec.json.schema_components([kind], schema_hook=custom, ref_template=LOCAL + "{name}")
+    pool = Pool()
+    pool.take({}, defs)  # these keep their names; those of custom schemas are taken below
 
     def lift(part: Any) -> Any:
-        if isinstance(part, dict):
-            found.update({name: lift(nested) for name, nested in part.get("$defs", {}).items()})
-            return {key: lift(value) for key, value in part.items() if key != "$defs"}
-        return [lift(each) for each in part] if isinstance(part, list) else part
+        if isinstance(part, list):
+            return [lift(each) for each in part]
+        if not isinstance(part, dict):
+            return part
+        lifted = {key: lift(value) for key, value in part.items() if key != "$defs"}
+        return pool.take(lifted, part["$defs"]) if "$defs" in part else lifted
 
-    return lift(schema), {**{name: lift(nested) for name, nested in defs.items()}, **found}
+    lifted = {name: lift(part) for name, part in defs.items()}
+    return lift(schema), {**pool.parts, **lifted}
 
 
 def whole(value: Any) -> Any:
@@ -275,16 +298,10 @@ def json_name(value: Any) -> str:
 
 def _model(kind: Any) -> Shape:
     schema, defs = pydantic_schema(kind)
-    if any(_names_a_path(part) for part in (schema, *defs.values())):
+    if any(_names_a_path(part) for part in defs.values()):
         raise UnsupportedError(f"{type_name(kind)} has a path in it: {_NO_FILES}")
     validate = getattr(kind, "model_validate", None) or kind.parse_obj
-    return Shape(
-        name=kind.__name__,
-        family="other",
-        schema={"$ref": f"#/$defs/{kind.__name__}"},
-        convert=validate,
-        defs={**defs, kind.__name__: schema},
-    )
+    return Shape(name=kind.__name__, family="other", schema=schema, convert=validate, defs=defs)
 
 
 def _names_a_path(schema: Any) -> bool:
@@ -305,12 +322,14 @@ def _union(kind: Any) -> Shape:
         convert = _other(kind).convert
     except UnsupportedError:
         convert = _first_of(members, type_name(kind))
+    pool = Pool()
+    schemas = [pool.take(member.schema, member.defs) for member in members]
     return Shape(
         name=type_name(kind),
         family="number" if families == {"number"} else "other",
-        schema={"anyOf": [member.schema for member in members]} if all(member.schema for member in members) else {},
+        schema={"anyOf": schemas} if all(schemas) else {},
         convert=convert,
-        defs={name: schema for member in members for name, schema in member.defs.items()},
+        defs=pool.parts,
     )
 
 
@@ -351,7 +370,7 @@ def _other(kind: Any) -> Shape:
 def _custom_schema(kind: Any) -> Schema:
     if is_pydantic(kind):
         schema, defs = pydantic_schema(kind)
-        if not any(_names_a_path(part) for part in (schema, *defs.values())):
+        if not any(_names_a_path(part) for part in defs.values()):
             return {**schema, "$defs": defs}
     raise NotImplementedError
 

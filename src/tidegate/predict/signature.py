@@ -1,6 +1,7 @@
 """A handler's signature → its parameters, with every mistake in them listed."""
 
 import copy
+import dataclasses
 import enum
 import inspect
 import re
@@ -11,7 +12,8 @@ from typing import Any, Final
 
 from tidegate.predict.inputs import MISSING, InputInfo
 from tidegate.predict.kinds import Secret
-from tidegate.predict.shapes import Schema, Shape, UnsupportedError, nullable, peel, shape_of
+from tidegate.predict.pool import Schema
+from tidegate.predict.shapes import Shape, UnsupportedError, nullable, peel, shape_of
 
 _MUTABLE: Final = (list, dict, set)
 _BOUNDS: Final = ("ge", "le")
@@ -29,10 +31,15 @@ class Parameter:
 
     @property
     def required(self) -> bool:
-        """Whether clients must send it. Shape: None as the default of what cannot be None is no default, as in Cog."""
+        """Whether clients must send it.
+
+        Shape: `Input(default=None)` of what cannot be None gives no default, as in Cog; a plain `= None` lets it be None.
+        """
         if self.shape.optional:
             return False
-        return self.default is MISSING or (self.default is None and self.shape.family != "secret")
+        return self.default is MISSING or (
+            self.default is None and self.shape.family != "secret" and not self.shape.has_null
+        )
 
     @property
     def takes_null(self) -> bool:
@@ -128,6 +135,8 @@ def _add(signature: Signature, function: Callable[..., Any], each: inspect.Param
         signature.mistakes.append(f"{name}: it has more than one Input(); leave one")
         return
     info = infos[0] if infos else InputInfo()
+    if each.default is None:
+        shape = dataclasses.replace(shape, optional=True)  # as Python's older type checkers read it
     default = each.default if each.default is not NOTHING and not isinstance(each.default, InputInfo) else info.default
     parameter = Parameter(name=name, shape=shape, info=info, default=default)
     signature.parameters.append(parameter)
