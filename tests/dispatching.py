@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from random import Random
 from typing import Any
@@ -52,6 +52,20 @@ class Counted:
 
     def slot_rejected(self, provider: str, reason: str, /) -> None:
         self.seen["rejected", provider, reason] += 1
+
+
+def slots(max_streams: int, *, max_queue: int = 1000, max_queue_wait_s: float = 0.0) -> Slots:
+    return Slots(SlotSettings(max_streams=max_streams, max_queue=max_queue, max_queue_wait_s=max_queue_wait_s))
+
+
+def spawn(work: Coroutine[object, object, None]) -> "asyncio.Task[None]":
+    return asyncio.get_running_loop().create_task(work)
+
+
+async def settle() -> None:
+    """Let everything run that can."""
+    for _ in range(5):
+        await asyncio.sleep(0)
 
 
 class ByProvider:

@@ -113,7 +113,8 @@ class Ask(Struct):
     """A client's request as far as the gateway needs it.
 
     Holds: `body` is what the client sent, and is emptied once nobody will send it again. Shape: `max_tokens` is 0 where
-    the client set no bound to the output; `user` is its own word for who asks; `dialect` is what it speaks.
+    the client set no bound to the output; `user` is its own word for who asks; `dialect` is what it speaks. Of the body,
+    `aside` bytes are known to be no text, and so no tokens.
     """
 
     model: str
@@ -124,6 +125,7 @@ class Ask(Struct):
     max_tokens: int = 0
     user: str = ""
     dialect: str = ""
+    aside: int = 0
 
 
 class Upload(Protocol):

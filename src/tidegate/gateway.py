@@ -8,6 +8,7 @@ from typing import Protocol
 import structlog
 
 from tidegate.exchange import Admitted, Arrival, Client, Ending, Outcome, Stream
+from tidegate.kernel.faults import where
 from tidegate.verdict import BUG, CANCELLED, Fault
 
 
@@ -131,6 +132,10 @@ class Gateway:
         """Give the streams that are open now."""
         return tuple(self._relays.values())
 
+    def live(self) -> tuple[Outcome, ...]:
+        """Give the exchanges that are not over."""
+        return tuple(self._live)
+
     def end_all(self, ending: Ending) -> None:
         """End whatever is live, each with an answer or an error frame."""
         for live in tuple(self._live.values()):
@@ -142,8 +147,4 @@ class Gateway:
 
     def _report(self, arrival: Arrival, error: Exception) -> None:
         """Log where a bug is, not what it says: an exception's text may quote a prompt."""
-        trace, frames = error.__traceback__, []
-        while trace is not None:
-            frames.append(f"{trace.tb_frame.f_code.co_qualname}:{trace.tb_lineno}")
-            trace = trace.tb_next
-        self._log.error("bug", request=arrival.request_id, error=type(error).__name__, at=" > ".join(frames))
+        self._log.error("bug", request=arrival.request_id, error=type(error).__name__, at=where(error))

@@ -1,8 +1,11 @@
 """The only file that starts a task. Every task has an owner that can cancel it and wait for it."""
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar
+
+LARGE_BYTES: Final = 256 * 1024
+"""Work on more than this is done in a thread: others would wait a millisecond and more for it."""
 
 T = TypeVar("T")
 
@@ -40,3 +43,8 @@ class Tasks:
 async def together(*work: Coroutine[Any, Any, T]) -> list[T]:
     """Do things at the same time; gives their results in order. Holds: a task for each, until all are over."""
     return await asyncio.gather(*work)
+
+
+async def off_loop(size: int, work: Callable[[], T]) -> T:
+    """Do work on so many bytes: at once, or in a thread where they are many. Shape: a cancellation does not end the thread's work."""
+    return work() if size <= LARGE_BYTES else await asyncio.to_thread(work)

@@ -131,7 +131,7 @@ TABLE: Final[dict[str, Verdict]] = {
             504,
             _NEVER,
             False,
-            "The whole exchange took longer than `server.request_timeout`, or the client's `x-request-timeout`.",
+            "It took longer than `server.request_timeout`, the client's `x-request-timeout` or a prediction's `timeout`.",
         ),
     ),
     **_rows(

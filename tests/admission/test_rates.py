@@ -307,3 +307,9 @@ def test_without_limits_of_requests_or_tokens_there_is_nothing_to_show() -> None
 )
 def test_durations_are_written_as_openai_writes_them(seconds: float, text: bytes) -> None:
     assert duration(seconds) == text
+
+
+def test_what_is_known_to_be_no_text_is_no_input() -> None:
+    body = b'{"input":{"image":"data:image/png;base64,%b"}}' % (b"A" * 4000)
+    assert input_tokens(body, 4000) == (len(body) - 4000) // 4
+    assert input_tokens(body, len(body) + 9) == 0

@@ -7,14 +7,16 @@ from typing import Final, Protocol
 
 from tidegate.admission import deadline, passage
 from tidegate.admission.catalogue import Catalogue
-from tidegate.admission.identity import Door
+from tidegate.admission.identity import Door, credential
 from tidegate.admission.memory import MemoryGuard
 from tidegate.admission.rates import Rates, Reservation
 from tidegate.exchange import Admitted, Arrival, Ask, Identity, Model
 from tidegate.kernel.backoff import retry_after
-from tidegate.verdict import DEADLINE_EXCEEDED, DRAINING, MEDIA_TYPE, Refused
+from tidegate.verdict import BAD_REQUEST, DEADLINE_EXCEEDED, DRAINING, MEDIA_TYPE, Refused
 
 DRAIN_RETRY_S: Final = 1.0
+_ELSEWHERE: Final = frozenset((b"cross-site", b"same-site"))
+"""What a browser says of requests that pages of other origins make."""
 
 
 class Reading(Protocol):
@@ -127,6 +129,8 @@ class _Admit:
         if admission.draining():
             raise Refused(DRAINING, headers=(retry_after(DRAIN_RETRY_S, admission.chance()),))
         admission.memory.judge(self._length)
+        if headers.get(b"sec-fetch-site") in _ELSEWHERE and admission.door.open and not credential(headers):
+            raise Refused(BAD_REQUEST, "pages of other origins may not ask for this", status=403)
         identity = admission.door.identify(headers, arrival.peer)
         outcome.key_id, outcome.tenant = identity.key_id, identity.tenant
         most_s = admission.limits_s.get(arrival.route, admission.request_timeout_s)
@@ -150,7 +154,7 @@ class _Admit:
         ask, model = admission.read(arrival, body)
         outcome = arrival.outcome
         outcome.stream = ask.stream
-        outcome.prompt_bytes = len(body)
+        outcome.prompt_bytes = max(0, len(body) - ask.aside)
         outcome.model = model.name
         headers: tuple[tuple[bytes, bytes], ...] = ()
         if admission.rates is not None:

@@ -79,6 +79,11 @@ class Door:
         """Let another gate decide; who has failed before is remembered."""
         self._gate = gate
 
+    @property
+    def open(self) -> bool:
+        """Whether nobody needs a key."""
+        return isinstance(self._gate, OpenGate)
+
     def identify(self, headers: Mapping[bytes, bytes], address: str, /) -> Identity:
         """Give who asks. Errors: Refused (unauthenticated, too_many_failures)."""
         try:

@@ -85,7 +85,7 @@ class Rates:
     async def take(self, arrival: Arrival, identity: Identity, model: Model, ask: Ask) -> "Reservation":
         """Use all that a request needs, or nothing. Errors: Refused (rate_limited)."""
         subjects = _subjects(arrival, identity, model.name)
-        asked = input_tokens(ask.body) if self._counts_tokens else 0
+        asked = input_tokens(ask.body, ask.aside) if self._counts_tokens else 0
         tokens = asked + (ask.max_tokens or OUTPUT_TOKENS) * max(1, ask.choices)
         charges = [
             Charge(limit, subjects[limit.by], min(tokens, limit.capacity) if limit.unit == "tokens" else 1)
@@ -147,10 +147,13 @@ class Reservation:
         return False, 0
 
 
-def input_tokens(body: bytes) -> int:
-    """Judge a request's input by its bytes: text by its length, images by their number, not by their data."""
-    if b"image" not in body:
-        return len(body) // BYTES_PER_TOKEN
+def input_tokens(body: bytes, aside: int = 0) -> int:
+    """Judge a request's input by its bytes: text by its length, images by their number, not by their data.
+
+    Shape: `aside` bytes are known to be no text; then nothing else is looked for.
+    """
+    if aside or b"image" not in body:
+        return max(0, len(body) - aside) // BYTES_PER_TOKEN
     text = _without_data(body)
     return len(text) // BYTES_PER_TOKEN + len(_images(text)) * IMAGE_TOKENS
 

@@ -25,13 +25,17 @@ WORST_S: Final = 60.0
 
 
 class ProviderRules(Struct, frozen=True):
-    """How attempts at one provider are made. Shape: `host` is its origin; budgets belong to (provider, host)."""
+    """How attempts at one provider are made.
+
+    Shape: `host` is its origin; budgets belong to (provider, host). `room` is how many streams it has a place for now, where it says so.
+    """
 
     name: str
     host: str
     retry: RetrySettings = RetrySettings()
     retry_budget: RetryBudgetSettings = RetryBudgetSettings()
     slots: SlotSettings = SlotSettings()
+    room: int | None = None
     breaker: BreakerSettings = BreakerSettings()
 
 
@@ -147,7 +151,7 @@ class Fleet:
         for provider in self._rules.values():
             self.budgets[provider.name, provider.host] = self._budget(provider, now)
             if provider.slots.max_streams:
-                self.slots[provider.name, ""] = self._slots((provider.name, ""), provider.slots)
+                self.slots[provider.name, ""] = self._slots((provider.name, ""), provider.slots, provider.room)
         for target in targets:
             if target.key not in self.states:
                 rules = self._rules[target.provider]
@@ -212,12 +216,12 @@ class Fleet:
             return old
         return Budget(provider.retry_budget, now)
 
-    def _slots(self, key: tuple[str, str], settings: SlotSettings) -> Slots:
+    def _slots(self, key: tuple[str, str], settings: SlotSettings, room: int | None = None) -> Slots:
         before = self._before
         old = before.slots.get(key) or before.parked.get(key) if before is not None else None
         if old is None:
-            return Slots(settings)
-        old.resize(settings)
+            return Slots(settings, room)
+        old.resize(settings, room)
         return old
 
 

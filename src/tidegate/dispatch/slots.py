@@ -19,15 +19,15 @@ from tidegate.verdict import DEADLINE_EXCEEDED, QUEUE_FULL, QUEUE_TIMEOUT, Attem
 class Slots:
     """A bounded number of slots and a line of who waits for one.
 
-    Holds: `in_use` never passes `max_streams`; a slot that is given back goes to the first in line at once. Shape: `peak`
-    is the most that were in use.
+    Holds: `in_use` grows beyond neither `max_streams` nor `room`, of which there may be less at any time; a slot that is
+    given back goes to the first in line at once. Shape: `peak` is the most that were in use; `room` is None where only the settings bound it.
     """
 
     __slots__ = ("_head", "_limit", "_line", "in_use", "peak", "settings")
 
-    def __init__(self, settings: SlotSettings) -> None:
+    def __init__(self, settings: SlotSettings, room: int | None = None) -> None:
         self.settings = settings
-        self._limit = settings.max_streams or math.inf
+        self._limit = _limit(settings, room)
         self.in_use = 0
         self.peak = 0
         # Both first come, first served; who stood in line before and had a slot waits at the head.
@@ -71,10 +71,10 @@ class Slots:
         self.in_use -= 1
         self._serve()
 
-    def resize(self, settings: SlotSettings) -> None:
+    def resize(self, settings: SlotSettings, room: int | None = None) -> None:
         """Take other limits; who has a slot keeps it."""
         self.settings = settings
-        self._limit = settings.max_streams or math.inf
+        self._limit = _limit(settings, room)
         self._serve()
 
     def _serve(self) -> None:
@@ -87,6 +87,10 @@ class Slots:
     def _lend(self) -> None:
         self.in_use += 1
         self.peak = max(self.peak, self.in_use)
+
+
+def _limit(settings: SlotSettings, room: int | None) -> float:
+    return min(settings.max_streams or math.inf, math.inf if room is None else room)
 
 
 class SlotCounts(Protocol):

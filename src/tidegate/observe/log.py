@@ -29,7 +29,7 @@ FIELDS: Final = frozenset({
     "about", "at", "count", "dropped", "error", "exchanges", "held_bytes", "hint", "host", "max_buffered_bytes", "ops_port", "port",
     "reason", "state", "store", "version",
     # a model of our own: its processes, and what it says, which is its author's affair
-    "others", "pid", "runs", "slots", "source", "text", "traceback", "worker",
+    "others", "pid", "prediction", "runs", "slots", "source", "text", "traceback", "worker",
     # libraries, and what went wrong
     "exc_info", "exception", "logger", "message",
 })  # fmt: skip

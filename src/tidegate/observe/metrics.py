@@ -170,6 +170,7 @@ class Metrics:
         )
         self._limited = Counts("tidegate_rate_limited_total", "Requests over a limit.", "scope")
         self._refusals = Counts("tidegate_refusals_total", "Exchanges refused before any provider was asked.", "code")
+        self._webhooks = Counts("tidegate_webhooks_total", "Webhooks, by what became of them.", "result")
         self._error_frames = 0
         self._slot_wait = Histogram(STREAM_BOUNDS_S)
         self._states: list[tuple[str, str, tuple[str, ...], Callable[[], Series]]] = []
@@ -256,6 +257,10 @@ class Metrics:
     def rate_limited(self, scope: str) -> None:
         """Count a request over a limit."""
         self._limited.add(scope)
+
+    def webhook(self, result: str) -> None:
+        """Count what became of a webhook: `sent`, `retried`, `failed`, `refused`, `lost`."""
+        self._webhooks.add(result)
 
     def retried(self, provider: str, outcome: str) -> None:
         """Count an attempt after one that failed: `opened`, `failed`, or `denied` by the budget."""
@@ -387,6 +392,7 @@ class Metrics:
             self._transitions,
             self._limited,
             self._refusals,
+            self._webhooks,
         ):
             yield counts.family()
         yield _count(
