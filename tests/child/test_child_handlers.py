@@ -230,7 +230,7 @@ def predict(where: str):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("word", ["def", "async def"])
-def test_a_thread_that_goes_on_records_nothing_after_the_end(tmp_path: Path, word: str) -> None:
+def test_a_thread_that_goes_on_records_nothing_after_the_end_and_gets_no_directory(tmp_path: Path, word: str) -> None:
     code = f"""
 import os, threading, time
 {word} predict(gate: str) -> int:
@@ -239,7 +239,13 @@ import os, threading, time
         while not os.path.exists(gate):
             time.sleep(0.01)
         scope.record_metric("late", 1)
-        open(gate + ".done", "w").close()
+        try:
+            print(scope.directory)
+        except RuntimeError as error:
+            scope.said = str(error)
+        with open(gate + ".said", "w") as file:
+            file.write(getattr(scope, "said", ""))
+        os.rename(gate + ".said", gate + ".done")
     threading.Thread(target=late, daemon=True).start()
     scope.record_metric("early", 1)
     return 1
@@ -251,6 +257,8 @@ import os, threading, time
         gate.touch()
         while not gate.with_suffix(".done").exists():
             time.sleep(0.01)
+        assert gate.with_suffix(".done").read_text() == "there is no directory any more: the prediction is over"
+        assert list((tmp_path / "files").iterdir()) == []
         one.predict(2, gate=str(tmp_path / "never"))
         one.until(Ended)
         assert [each.name for each in one.said if isinstance(each, Metric)] == ["early", "early"]
@@ -342,3 +350,30 @@ async def predict() -> list[int]:
     with ready(tmp_path, code) as one:
         assert one.run().array
         assert one.chunks() == [2, 1, 0]
+
+
+@pytest.mark.parametrize("limit", [1000, 20_000])
+def test_inputs_and_outputs_that_are_nested_too_deep_are_refused(tmp_path: Path, limit: int) -> None:
+    code = f"""
+import sys
+from typing import Any
+sys.setrecursionlimit({limit})
+def predict(value: Any = 0, levels: int = 0) -> Any:
+    found = value
+    for _ in range(levels): found = {{"a": [found]}}
+    return found
+"""
+    with ready(tmp_path, code) as one:
+        for number, (levels, status) in enumerate(((198, "succeeded"), (200, "failed"), (3000, "failed")), 1):
+            one.send(Predict(number, "x", b'{"value":' + b"[" * levels + b"]" * levels + b"}", {}, {}))
+            ended = one.until(Ended, number)
+            assert ended.status == status
+            assert ended.error.startswith(
+                "Input validation error: it is nested more than 200" if status == "failed" else ""
+            )
+        assert one.run(7, value=["["] * 1000).status == "succeeded"
+        wide: list[Any] = [[]] * 300
+        assert one.run(8, value=wide).status == "succeeded"
+        assert one.chunks(8) == wide
+        assert "more than 200 levels deep" in one.run(9, levels=101).error
+        assert one.run(10, levels=100).status == "succeeded"

@@ -45,6 +45,27 @@ import sys
             assert texts == ["a b\n", "cd\n", "ü\n", "xy\n", "odd \\ud800\n", *([tail] if tail else []), "e" + tail]
 
 
+@pytest.mark.parametrize("word", ["def", "async def"])
+def test_a_bar_of_progress_is_told_while_it_grows_and_leaks_into_no_other_prediction(tmp_path: Path, word: str) -> None:
+    code = f"""
+import sys
+{word} predict(parts: list[str]) -> int:
+    for part in parts:
+        sys.stderr.write(part)
+    print("over")
+    return 1
+"""
+    bars = ["\r  0%|", "\r 50%|", "#\r100%|", "##"]
+    with ready(tmp_path, code) as one:
+        for number, parts in enumerate((bars, ["done\r\n", "a\r\nb", "\r\n"], ["ab\r", "\n", "cd\n"], ["x"]), 1):
+            one.run(number, parts=parts)
+            said = [each for each in one.said if isinstance(each, Log) and each.number == number]
+            texts = [each.text for each in said if each.source == "stderr"]
+            assert "".join(texts) == "".join(parts)
+            assert not [text for text in texts if "\r" in text.replace("\r\n", "\n")[:-1]]
+            assert one.printed(number) == "over\n"
+
+
 def test_bytes_that_are_no_text_are_replaced_and_the_next_prediction_has_none_of_them(tmp_path: Path) -> None:
     code = "import sys\ndef predict(data: list[int]) -> int:\n    return sys.stdout.buffer.write(bytes(data))"
     with ready(tmp_path, code) as one:

@@ -133,6 +133,12 @@ class Peer:
             self.say(Ended(number, "canceled"))
         elif do == "ignore":
             time.sleep(3600)
+        elif do == "stray":
+            ready = Ready(
+                msgspec.json.encode(Info(openapi=msgspec.Raw(b"{}"), input_schema=msgspec.Raw(b"{}"), slots=9))
+            )
+            self.say(Log(number + 7, "stdout", "stray\n"), ready, Checked(77, "odd"), Ended(number + 7, "failed"))
+            self.say(Ended(number, "succeeded"), Value(number, b"2"), Ended(number, "failed", error="twice"))
         elif do == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         elif do == "exit":

@@ -1,6 +1,7 @@
 """Inputs that are files: fetched or decoded into a directory that goes with the prediction, and never a client's path."""
 
 import asyncio
+import gc
 import json
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from workshop import Reader, attempt_with, directories, predicting, read, run, s
 
 from tidegate.dispatch.deadlines import deadlines
 from tidegate.exchange import Timeouts
+from tidegate.kernel.allowance import Allowance
 from tidegate.verdict import BAD_REQUEST, AttemptFailed
 from tidegate.worker.inputs import InputFiles
 
@@ -24,9 +26,18 @@ CODED = "data:text/plain;charset=utf-8;base64,aGVsbG8="
 
 
 class Fetcher:
-    async def fetch(self, url: str, directory: Path, /) -> tuple[Path | None, str]:
+    """Fetches a URL's own text, within so many bytes for all files of a prediction."""
+
+    def __init__(self, most_bytes: int = 1000) -> None:
+        self.most_bytes = most_bytes
+
+    def allowance(self) -> Allowance:
+        return Allowance(self.most_bytes)
+
+    async def fetch(self, url: str, directory: Path, allowance: Allowance, /) -> tuple[Path | None, str]:
         if "bad" in url:
             return None, "the address is private"
+        allowance.take(len(url))
         file = directory / "fetched"
         file.write_text(url)
         return file, ""
@@ -83,6 +94,53 @@ def test_what_is_no_file_fails_the_prediction(image: Any, why: str) -> None:
             error = f"Input validation error: image: {why}"
             assert reader.frames == [("completed", {"status": "failed", "error": error})]
             assert not any(name.startswith("tidegate-input-") for name in directories())
+
+    run(work)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["data:;base64,MTIzNDU2Nzg5MA==", "data:,1234567890", "data:,12345%36%37890", "data:;base64,MTIzNDU2Nzg5MA%3d%3D"],
+)
+@pytest.mark.parametrize(("most", "fits"), [(10, True), (9, False)])
+def test_a_data_uri_s_file_is_bounded_by_what_it_decodes_to(uri: str, most: int, *, fits: bool) -> None:
+    async def work() -> None:
+        async with shop(FILES, fetch=Fetcher(most)) as made:
+            reader = await made.predict(do="files", image=uri)
+            if fits:
+                assert _said(reader)["files"] == {"image": ["1234567890"]}
+            else:
+                error = "Input validation error: image: it has more than 9 bytes"
+                assert reader.frames == [("completed", {"status": "failed", "error": error})]
+
+    run(work)
+
+
+@pytest.mark.parametrize(
+    "last", ["data:;base64,MTIzNDU2Nzg5MA==", "data:,1234567890", "data:,%C3%A4%C3%A4%C3%A4%C3%A4%C3%A4", "data:,äääää"]
+)
+@pytest.mark.parametrize(("most", "fits"), [(36, True), (35, False)])
+def test_all_files_of_a_prediction_are_bounded_together(last: str, most: int, *, fits: bool) -> None:
+    async def work() -> None:
+        async with shop(FILES, fetch=Fetcher(most)) as made:
+            reader = await made.predict(do="files", image="https://a.test/1", pages=["data:,1234567890", last])
+            assert made.local.info is not None
+            if fits:
+                assert len(_said(reader)["files"]["pages"]) == 2
+            else:
+                error = "Input validation error: pages: with the files before it there are more than 35 bytes"
+                assert reader.frames == [("completed", {"status": "failed", "error": error})]
+            await made.predict(do="files", image="https://a.test/1")  # another has an allowance of its own
+
+    run(work)
+
+
+def test_a_data_uri_is_judged_before_it_is_decoded() -> None:
+    async def work() -> None:
+        async with shop(FILES, fetch=Fetcher(9)) as made:
+            reader = await made.predict(image="data:;base64," + "!" * 400)  # no base64 at all
+            error = "Input validation error: image: it has more than 9 bytes"
+            assert reader.frames == [("completed", {"status": "failed", "error": error})]
 
     run(work)
 
@@ -158,8 +216,8 @@ def test_files_are_removed_once_nobody_writes_them_any_more() -> None:
         taking.cancel()
         await asyncio.wait((taking,))
         assert taking.cancelled()
-        place = files._directory
-        assert place is not None
+        assert files._directory is not None
+        place = files._directory.path
         assert place.is_dir()
         removing = asyncio.ensure_future(files.remove())
         await asyncio.sleep(0.05)
@@ -174,24 +232,30 @@ def test_files_are_removed_once_nobody_writes_them_any_more() -> None:
 
 def test_nobody_hears_of_a_file_that_could_not_be_written_for_one_who_left() -> None:
     async def work() -> None:
-        threads = Holding()
-        asyncio.get_running_loop().set_default_executor(threads)
+        threads, heard = Holding(), list[dict[str, Any]]()
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(threads)
+        loop.set_exception_handler(lambda _, context: heard.append(context))
         files = InputFiles(None)
         taking = asyncio.ensure_future(files.take(b'{"image":"data:;base64,!!!"}', ["image"]))
         while not threads.begun.is_set():
             await asyncio.sleep(0.001)
         taking.cancel()
-        threads.gate.set()
         await asyncio.wait((taking,))
+        assert taking.cancelled()
+        threads.gate.set()
         await files.remove()
+        del files, taking
+        gc.collect()
+        assert heard == []
 
     run(work)
 
 
 class SlowFetcher(Fetcher):
-    async def fetch(self, url: str, directory: Path, /) -> tuple[Path | None, str]:
+    async def fetch(self, url: str, directory: Path, allowance: Allowance, /) -> tuple[Path | None, str]:
         await asyncio.sleep(0.4)
-        return await super().fetch(url, directory)
+        return await super().fetch(url, directory, allowance)
 
 
 def test_files_that_come_slowly_are_not_late_connections() -> None:

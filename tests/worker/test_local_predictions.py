@@ -65,7 +65,7 @@ def test_a_traceback_goes_to_the_log_and_not_to_the_client() -> None:
             assert b"Traceback" not in b"".join(reader.pieces)
             (entry,) = made.events("prediction_failed")
             assert entry["traceback"] == "Traceback: model.py"
-            assert entry["request"] == "request-1"
+            assert (entry["request"], entry["prediction"]) == ("request-1", "p1")
 
     run(work)
 
@@ -124,12 +124,11 @@ def test_others_in_a_worker_that_is_replaced_run_to_their_end() -> None:
                 async with made.local.open(deaf) as ignoring:
                     made.local.cancel(outcome_of(deaf))
                     assert (await read(ignoring)).frames == [CANCELED]
-                # The replacement takes work while the old worker still has some.
-                assert (await made.predict()).frames[-1][1]["status"] == "succeeded"
-                assert made.local.running == 1
+                assert made.local.crew.running == 1
                 made.local.cancel(outcome_of(other))
                 assert (await read(stream)).frames == [CANCELED]
-            await made.until(lambda: len(made.local.crew._workers) == 1)
+            assert (await made.predict()).frames[-1][1]["status"] == "succeeded"
+            assert len(made.local.crew._workers) == 1
 
     run(work)
 
@@ -142,7 +141,7 @@ def test_a_prediction_that_nobody_listens_to_is_stopped_before_its_place_is_free
                 stream.source.attach(reader)
                 stream.source.abort()
                 stream.source.pause()
-            assert made.local.running == 0
+            assert made.local.crew.running == 0
             assert not reader.endings
             assert not made.local.runs
 
@@ -158,13 +157,13 @@ def test_a_context_that_is_cancelled_while_it_waits_still_gives_its_place_back()
                     await asyncio.sleep(60)
 
             task = asyncio.get_running_loop().create_task(hold())
-            await made.until(lambda: made.local.running == 1)
+            await made.until(lambda: made.local.crew.running == 1)
             task.cancel()
             await asyncio.sleep(0.05)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            await made.until(lambda: not made.local.running and not made.local.runs)
+            await made.until(lambda: not made.local.crew.running and not made.local.runs)
 
     run(work)
 
@@ -244,12 +243,13 @@ def test_a_crash_harms_nobody_in_another_worker() -> None:
     async def work() -> None:
         async with shop(workers=2) as made:
             await made.until(lambda: len(made.events("worker_ready")) == 2)
-            assert made.slots == [2]
+            assert made.slots == [1, 2]
             other = predicting(do="wait")
             async with made.local.open(other) as stream:
                 assert (await made.predict(do="kill")).endings[0].verdict is UPSTREAM_RESET
-                assert made.local.running == 1
-                assert made.local.health().status == "READY"
+                assert made.local.crew.running == 1
+                assert made.slots == [1, 2, 1]
+                assert made.local.health().status == "BUSY"
                 made.local.cancel(outcome_of(other))
                 assert (await read(stream)).frames == [CANCELED]
 
@@ -269,7 +269,7 @@ def test_work_goes_to_the_least_busy_worker() -> None:
                 assert loads == [count // 2, (count + 1) // 2]
             for context in contexts:
                 await context.__aexit__(None, None, None)
-            assert made.local.running == 0
+            assert made.local.crew.running == 0
 
     run(work)
 
@@ -285,7 +285,7 @@ def test_an_output_above_its_limit_fails_and_is_stopped() -> None:
                 ("output", {"chunk": "12345", "index": 0}),
                 ("completed", {"status": "failed", "error": "the output is larger than 10 bytes"}),
             ]
-            assert made.local.running == 0
+            assert made.local.crew.running == 0
 
     run(work)
 
@@ -318,7 +318,7 @@ def test_a_paused_reader_s_prediction_can_still_be_cancelled() -> None:
                 stream.source.pause()
                 await made.until(lambda: any(worker._holding for worker in made.local.crew._workers))
                 made.local.cancel(outcome_of(attempt))
-                await made.until(lambda: made.local.running == 0)
+                await made.until(lambda: made.local.crew.running == 0)
                 stream.source.resume()
                 assert (await read(stream)).frames[-1] == CANCELED
 
@@ -352,7 +352,7 @@ def test_chance_crashes_and_cancellations_keep_the_count_of_places() -> None:
 
             for _ in range(8):
                 await asyncio.gather(*(one() for _ in range(6)))
-            await made.until(lambda: not made.local.running and not made.local.runs)
+            await made.until(lambda: not made.local.crew.running and not made.local.runs)
             await made.until(lambda: made.local.health().status in {"READY", "DEFUNCT"})
             assert not any(worker.load for worker in made.local.crew._workers if worker.state == "ready")
             assert not made.local.crew._line
@@ -368,7 +368,7 @@ def test_closing_lets_what_runs_end_and_takes_nothing_new() -> None:
         async with shop() as made:
             attempt = predicting(do="wait")
             async with made.local.open(attempt) as stream:
-                closing = asyncio.get_running_loop().create_task(made.local.close(30.0))
+                closing = asyncio.get_running_loop().create_task(made.local.close(600.0))
                 await asyncio.sleep(0)
                 with pytest.raises(AttemptFailed) as failure:
                     await made.predict()

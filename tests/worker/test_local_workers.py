@@ -46,6 +46,14 @@ HANDLERS = """
     def size(file: Path) -> str:
         return open(file).read()
 
+    class Unwell:
+        async def healthcheck(self) -> bool:
+            await asyncio.sleep(60)
+            return True
+
+        def predict(self) -> str:
+            return ""
+
     class Unset:
         def setup(self) -> None:
             print("loading weights")
@@ -107,6 +115,15 @@ def test_a_setup_that_raises_is_told_with_what_it_printed(handlers: str) -> None
     run(work)
 
 
+@pytest.mark.slow
+def test_a_check_that_does_not_end_is_told_by_the_process_that_knows_it(handlers: str) -> None:
+    async def work() -> None:
+        async with shop(f"{handlers}:Unwell") as made:
+            assert await made.local.check() == "healthcheck did not end within 5 s"
+
+    run(work)
+
+
 def test_a_blocking_call_into_c_is_cancelled_by_replacing_its_worker(handlers: str) -> None:
     async def work() -> None:
         async with shop(f"{handlers}:blocked", cancel_grace_s=0.5) as made:
@@ -120,7 +137,8 @@ def test_a_blocking_call_into_c_is_cancelled_by_replacing_its_worker(handlers: s
                 assert reader.frames[0] == ("log", {"source": "stdout", "data": "locking\n"})
                 assert reader.frames[-1] == ("completed", {"status": "canceled"})
             assert (await made.predict()).frames[0] == ("value", {"chunk": "done", "index": 0})
-            assert made.events("prediction_not_stopped")
+            (entry,) = made.events("prediction_not_stopped")
+            assert (entry["request"], entry["prediction"]) == ("request-1", "p1")
 
     run(work)
 
@@ -161,13 +179,13 @@ def test_a_worker_that_is_killed_takes_its_own_predictions_alone_and_comes_back(
                 assert reader.endings[0].verdict is UPSTREAM_RESET
                 assert reader.endings[0].message == "the worker crashed (signal 9)"
                 assert reader.frames[0] == ("output", {"chunk": victim, "index": 0})
-            assert made.local.running == 2
+            assert made.local.crew.running == 2
             assert not any(reader.endings for reader, pid in zip(readers, pids, strict=True) if pid != victim)
             assert made.local.health().status == "READY"
             await made.until(lambda: len(made.events("worker_ready")) == 3)
             for context in contexts:
                 await context.__aexit__(None, None, None)
-            assert made.local.running == 0
+            assert made.local.crew.running == 0
 
     run(work)
 

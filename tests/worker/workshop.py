@@ -140,6 +140,7 @@ async def read(stream: Stream) -> Reader:
 def attempt_with(ask: Ask) -> Attempt:
     plain = attempt_at(time.monotonic())
     outcome = Outcome(time.monotonic())
+    outcome.prompt_bytes = len(ask.body)
     arrival = Arrival("request-1", 1, "predictions", {}, "", NoBody(), outcome)
     record = AttemptRecord("main", "scripted", time.monotonic())
     return Attempt(structs.replace(plain.admitted, arrival=arrival, ask=ask), plain.target, record)
@@ -167,6 +168,7 @@ async def shop(
     fetch: Fetching | None = None,
     close_s: float = 0.2,
     command: tuple[str, ...] = PEER,
+    withheld: frozenset[str] = frozenset(),
     **settings: Any,
 ) -> AsyncIterator[Shop]:
     """Give a local provider with its processes. Shape: a plan is for the scripted peer, a text names a real handler."""
@@ -191,6 +193,7 @@ async def shop(
         fetch=fetch,
         on_slots=slots.append,
         command=COMMAND if real else command,
+        withheld=withheld,
     )
     try:
         await local.start()

@@ -22,12 +22,17 @@ class Setup(Struct, frozen=True, omit_defaults=True):
 
 
 class Health(Struct, frozen=True, omit_defaults=True):
-    """How a local provider is. Shape: `user_healthcheck_error` is what its own check said last; `error` is why it is not set up."""
+    """How a local provider is.
+
+    Shape: `user_healthcheck_error` is what its own check said last. `error` is why no worker is ready, as far as that is
+    known, and `restart_in_s` when the next one is started; 0.0 where one is, or none will be.
+    """
 
     status: Status
     setup: Setup
     user_healthcheck_error: str = ""
     error: str = ""
+    restart_in_s: float = 0.0
 
 
 class SetupDiary:
@@ -49,6 +54,12 @@ class SetupDiary:
         if self._chars > 2 * MAX_LOG_CHARS:
             self._lines = [self.logs()]
             self._chars = len(self._lines[0])
+
+    def conclude(self, why: str) -> None:
+        """Add why it failed, on a line of its own, unless that was the last thing it printed."""
+        logs = self.logs()
+        if not logs.endswith(f"{why}\n"):
+            self.note(f"{why}\n" if not logs or logs.endswith("\n") else f"\n{why}\n")
 
     def logs(self) -> str:
         """Give what was printed last."""

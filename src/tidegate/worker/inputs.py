@@ -4,8 +4,6 @@ import asyncio
 import base64
 import binascii
 import mimetypes
-import shutil
-import tempfile
 import urllib.parse
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,11 +12,12 @@ from typing import Any, Final, TypeVar
 import msgspec
 from msgspec import Raw
 
+from tidegate.kernel.allowance import Allowance
+from tidegate.tasks import off_loop
 from tidegate.worker.messages import INPUT_ERROR
+from tidegate.worker.scratch import Scratch
 from tidegate.worker.service import Fetching
 
-LARGE_BYTES: Final = 1024 * 1024
-"""Inputs above are read and written in a thread."""
 MAX_FILES: Final = 256
 """Files of one prediction."""
 
@@ -38,11 +37,15 @@ class InputError(Exception):
 
 
 class InputFiles:
-    """The files of one prediction. Holds: a directory from the first file on, until `remove`; a thread that writes into it."""
+    """The files of one prediction, within what all together may take.
+
+    Holds: a directory from the first file on, until `remove`; a thread that writes into it.
+    """
 
     def __init__(self, fetch: Fetching | None) -> None:
         self._fetch = fetch
-        self._directory: Path | None = None
+        self._allowance = Allowance() if fetch is None else fetch.allowance()
+        self._directory: Scratch | None = None
         self._count = 0
         self._writing: asyncio.Future[Any] | None = None
 
@@ -57,7 +60,7 @@ class InputFiles:
         Shape: the input with empty texts in their place, and their paths by name. Errors: InputError.
         """
         files: dict[str, list[str]] = {}
-        members = await _off_loop(len(given), lambda: _members(given)) if names else {}
+        members = await off_loop(len(given), lambda: _members(given)) if names else {}
         for name in names:
             said = _said(name, members.get(name))
             if said is None:
@@ -65,7 +68,7 @@ class InputFiles:
             texts = [said] if isinstance(said, str) else said
             files[name] = [str(await self._file(name, text)) for text in texts]
             members[name] = Raw(_write("" if isinstance(said, str) else [""] * len(said)))
-        return (await _off_loop(len(given), lambda: _write(members)) if files else given), files
+        return (await off_loop(len(given), lambda: _write(members)) if files else given), files
 
     async def remove(self) -> None:
         """Remove all of them."""
@@ -74,7 +77,7 @@ class InputFiles:
             return
         if self._writing is not None:  # no cancellation reaches a thread, and what it made after us would stay
             await asyncio.wait((self._writing,))
-        await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+        await asyncio.to_thread(directory.remove)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         """Do it in a thread, which `remove` waits for."""
@@ -91,17 +94,17 @@ class InputFiles:
         if self._count > MAX_FILES:
             raise InputError(name, f"there are more than {MAX_FILES} files")
         if self._directory is None:
-            self._directory = Path(tempfile.mkdtemp(prefix="tidegate-input-"))
-        place = self._directory / str(self._count)
+            self._directory = Scratch("input")
+        place = self._directory.path / str(self._count)
         if scheme.startswith("data:"):
             try:
-                return await self._in_thread(lambda: _decode(text, place))
+                return await self._in_thread(lambda: _decode(text, place, self._allowance))
             except ValueError as error:
                 raise InputError(name, str(error)) from None
         if self._fetch is None:
             raise InputError(name, "files are not fetched from URLs here")
         await self._in_thread(lambda: place.mkdir(0o700))
-        file, why = await self._fetch.fetch(text, place)
+        file, why = await self._fetch.fetch(text, place, self._allowance)
         if file is None:
             raise InputError(name, why)
         return file
@@ -111,11 +114,6 @@ def _seen(writing: asyncio.Future[T]) -> None:
     """Take notice of what it raised, that nobody may have waited for."""
     if not writing.cancelled():
         writing.exception()
-
-
-async def _off_loop(size: int, work: Callable[[], T]) -> T:
-    """Do it in a thread if there is much of it."""
-    return work() if size <= LARGE_BYTES else await asyncio.to_thread(work)
 
 
 def _members(given: bytes) -> dict[str, Raw]:
@@ -134,19 +132,22 @@ def _said(name: str, value: Raw | None) -> str | list[str] | None:
         raise InputError(name, "expected an http(s) URL or a data URI") from None
 
 
-def _decode(uri: str, place: Path) -> Path:
+def _decode(uri: str, place: Path, allowance: Allowance) -> Path:
     """Write what a data URI holds into a file in a new directory. Errors: ValueError. Source: RFC 2397."""
     head, comma, data = uri[5:].partition(",")
     if not comma:
         raise ValueError("the data URI has no data")
     media, *parameters = head.split(";")
-    if any(parameter.strip().lower() == "base64" for parameter in parameters):
-        try:
-            body = base64.b64decode(urllib.parse.unquote(data) if "%" in data else data, validate=True)
-        except (binascii.Error, ValueError):
-            raise ValueError("the data URI is not valid base64") from None
-    else:
-        body = urllib.parse.unquote_to_bytes(data)
+    coded = any(parameter.strip().lower() == "base64" for parameter in parameters)
+    if coded and "%" in data:
+        data = urllib.parse.unquote(data)
+    # Before it is decoded: three bytes are four characters of base64, and one is three that begin with a per cent sign.
+    allowance.check(len(data) // 4 * 3 - data[-2:].count("=") if coded else len(data) - 2 * data.count("%"))
+    try:
+        body = base64.b64decode(data, validate=True) if coded else urllib.parse.unquote_to_bytes(data)
+    except (binascii.Error, ValueError):
+        raise ValueError(f"the data URI is not valid {'base64' if coded else 'text'}") from None
+    allowance.take(len(body))
     place.mkdir(0o700)
     # What the client calls its data decides over the ending alone, and that comes out of a table.
     file = place / f"file{mimetypes.guess_extension(media.strip().lower()) or ''}"

@@ -29,12 +29,11 @@ class Hearing(Protocol):
 class Link(asyncio.Protocol):
     """One connection. Holds: of what came, at most the beginning of one message; no task."""
 
-    __slots__ = ("_buffer", "_hearing", "_lost", "_max_bytes", "_on_lost", "_paused", "_transport")
+    __slots__ = ("_buffer", "_hearing", "_lost", "_on_lost", "_paused", "_transport")
 
-    def __init__(self, hearing: Hearing, on_lost: Callable[[], None], max_bytes: int = MAX_MESSAGE_BYTES) -> None:
+    def __init__(self, hearing: Hearing, on_lost: Callable[[], None]) -> None:
         self._hearing = hearing
         self._on_lost = on_lost
-        self._max_bytes = max_bytes
         self._buffer = bytearray()
         self._transport: asyncio.Transport | None = None
         self._paused = False
@@ -81,7 +80,7 @@ class Link(asyncio.Protocol):
             while size - start >= LENGTH_BYTES:
                 body = start + LENGTH_BYTES
                 length = int.from_bytes(view[start:body], "big")
-                if length > self._max_bytes:
+                if length > MAX_MESSAGE_BYTES:
                     why = f"a message of {length} bytes"
                     break
                 if size - body < length:

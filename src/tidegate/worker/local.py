@@ -10,10 +10,10 @@ from structlog.typing import FilteringBoundLogger
 
 from tidegate.dialect import ClientDialect, origin_of
 from tidegate.dialect.conversation import Untranslatable, Written
-from tidegate.dialect.events import Done, Event, Failed, Origin, UsageSeen
+from tidegate.dialect.events import Failed, Origin, UsageSeen
 from tidegate.dialect.prediction import NAME, Envelope, PredictionProvider, completed_frame, read_envelope
-from tidegate.exchange import Ask, Attempt, Ending, Flow, Outcome, Plain, ReplyHead, Sink, Source, Stream
-from tidegate.tasks import Tasks
+from tidegate.exchange import Ask, Attempt, Ending, Flow, Outcome, Plain, ReplyHead, Sink, Source, Stream, Usage
+from tidegate.tasks import Tasks, off_loop
 from tidegate.verdict import (
     BAD_FRAME,
     COMPLETED,
@@ -25,7 +25,6 @@ from tidegate.verdict import (
     Refused,
 )
 from tidegate.wire import FrameError
-from tidegate.wire.sse import split
 from tidegate.worker.crew import Crew
 from tidegate.worker.health import Health
 from tidegate.worker.inputs import InputError, InputFiles
@@ -36,8 +35,6 @@ from tidegate.worker.service import CallCounts, Fetching
 from tidegate.worker.settings import LocalSettings
 from tidegate.worker.worker import Job, Work
 
-LARGE_BYTES: Final = 256 * 1024
-"""A larger request is read in a thread."""
 MORE_THAN_GRACE_S: Final = 5.0
 """How much longer than the grace of a cancelled prediction its place is waited for."""
 MAX_DROPPED_CHARS: Final = 1024
@@ -45,6 +42,7 @@ _EVENTS: Final = (b"content-type", b"text/event-stream")
 _JSON: Final = (b"content-type", b"application/json")
 _DROPPED: Final = b"x-tidegate-dropped"
 _ESTIMATED: Final = (b"x-tidegate-estimated", b"true")
+_UNKNOWN: Final = PredictionProvider("prompt", ())
 _NO_CHAT: Final = (
     "this model answers no chats: its handler would have to take `messages: list[dict]` or `prompt: str` and give texts"
 )
@@ -53,7 +51,7 @@ _NO_CHAT: Final = (
 class Local:
     """A model in our own processes. Shape: `info` is None, and `slots` 0, until the first of them is set up.
 
-    Shape: `guesses` are the dialects whose requests the gateway answers by itself; `on_slots` hears of another `slots`.
+    Shape: `guesses` are the dialects whose requests the gateway answers by itself; `on_slots` hears of the places that there are at present.
     Holds: the processes, from `start` to the end of `close`; what is opened ends before its context does.
     """
 
@@ -72,6 +70,7 @@ class Local:
         on_slots: Callable[[int], None],
         guesses: Mapping[str, Callable[[Ask], bytes]] | None = None,
         command: tuple[str, ...] = COMMAND,
+        withheld: frozenset[str] = frozenset(),
     ) -> None:
         self.name = name
         self.settings = settings
@@ -84,8 +83,7 @@ class Local:
         self.fetch = fetch
         self.runs: dict[Outcome, Run] = {}
         self.on_slots = on_slots
-        self.crew = Crew(Work(name, settings, clock, wall, log, command), tasks, self._sized)
-        self._spoken: tuple[Info, PredictionProvider] | None = None
+        self.crew = Crew(Work(name, settings, clock, wall, log, command, withheld), tasks, self._sized)
 
     @property
     def info(self) -> Info | None:
@@ -98,20 +96,19 @@ class Local:
         return self.crew.slots
 
     @property
-    def running(self) -> int:
-        """How many predictions run now."""
-        return self.crew.running
+    def serves(self) -> bool:
+        """Whether one of the processes is ready."""
+        return self.crew.serves
+
+    @property
+    def room(self) -> int | None:
+        """How many predictions there is a place for at present; None where no place is worth waiting for."""
+        return self.crew.room
 
     @property
     def dialect(self) -> PredictionProvider:
-        """What its streams speak, and how the handler is asked in a chat."""
-        info = self.info
-        if self._spoken is None or self._spoken[0] is not info:
-            if info is None:
-                return PredictionProvider("prompt", ())
-            speaks = PredictionProvider(info.takes or "prompt", info.parameters, bytes(info.input_schema))
-            self._spoken = (info, speaks)
-        return self._spoken[1]
+        """What its streams speak, and how the handler is asked in a chat. Shape: of no parameter until it is known."""
+        return self.crew.speaks or _UNKNOWN
 
     async def start(self) -> None:
         """Begin to start the processes; their setup is not waited for."""
@@ -182,7 +179,11 @@ class _Open:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        local = self._local
+        local, run, admitted = self._local, self._run, self._attempt.admitted
+        outcome = admitted.arrival.outcome
+        if admitted.ask.dialect == NAME and outcome.usage is None:
+            # Without a run the handler was not asked.
+            outcome.usage = Usage(estimated=True) if run is None else run.usage()
         try:
             await self._leave()
         finally:
@@ -214,7 +215,8 @@ class _Open:
         """Start a prediction on a worker. Errors: AttemptFailed. Holds: its place is ours, or given back."""
         local, attempt = self._local, self._attempt
         record, arrival = attempt.record, attempt.admitted.arrival
-        job = Job(id or arrival.request_id, arrival.request_id, given, context, files)
+        text = arrival.outcome.prompt_bytes
+        job = Job(id or arrival.request_id, arrival.request_id, given, context, files, text)
         worker = await local.crew.take()
         run = self._run = local.runs[arrival.outcome] = worker.begin(job, record)
         record.connected_at = record.sent_at = local.clock()
@@ -227,7 +229,7 @@ class _Open:
         local, record = self._local, self._attempt.record
         info = local.crew.known()
         body = self._attempt.admitted.ask.body
-        envelope = _envelope(body) if len(body) <= LARGE_BYTES else await asyncio.to_thread(_envelope, body)
+        envelope = await off_loop(len(body), lambda: _envelope(body))
         if info.files:
             # Files may take long to come, each within a limit of its own, and not within that of connecting.
             record.connected_at = record.sent_at = record.headed_at = local.clock()
@@ -265,9 +267,7 @@ class _Open:
     async def _written(self, client: ClientDialect, provider: PredictionProvider) -> Written:
         ask, model = self._attempt.admitted.ask, self._attempt.target.model
         try:
-            if len(ask.body) > LARGE_BYTES:
-                return await asyncio.to_thread(_translated, client, provider, ask.body, model)
-            return _translated(client, provider, ask.body, model)
+            return await off_loop(len(ask.body), lambda: provider.write_chat(client, ask.body, model))
         except Untranslatable as error:
             raise AttemptFailed(UNTRANSLATABLE, error.message, param=error.param) from None
         except Refused as refused:
@@ -284,10 +284,7 @@ class _Open:
         body = b"".join(collected.pieces)
         origin = origin_of(attempt, local.dialect, int(local.wall()))
         try:
-            if len(body) > LARGE_BYTES:
-                answer, judged = await asyncio.to_thread(_answered, body, client, attempt, origin)
-            else:
-                answer, judged = _answered(body, client, attempt, origin)
+            answer, judged = await off_loop(len(body), lambda: _answered(body, client, attempt, origin))
         except FrameError as error:
             raise AttemptFailed(BAD_FRAME, error.message) from None
         attempt.record.content_at = attempt.record.content_at or local.clock()
@@ -388,20 +385,12 @@ def _check(run: Run) -> None:
         raise AttemptFailed(UPSTREAM_FAILED, run.failure or "the prediction was canceled")
 
 
-def _translated(client: ClientDialect, provider: PredictionProvider, body: bytes, model: str) -> Written:
-    """Give a client's request as the handler is asked. Errors: Refused; Untranslatable."""
-    return provider.write_conversation(client.read_conversation(body), model)
-
-
 def _answered(body: bytes, client: ClientDialect, attempt: Attempt, origin: Origin) -> tuple[bytes, bool]:
     """Give the answer that frames come to, and whether its usage had to be judged. Errors: FrameError; AttemptFailed."""
     ask = attempt.admitted.ask
-    decoder, events = PredictionProvider.decoder(ask), list[Event]()
-    for frame in split(body):
-        events += decoder.feed(frame)
-    last = events[-1] if events else None
-    if not isinstance(last, Done):
-        raise AttemptFailed(UPSTREAM_FAILED, last.error.message if isinstance(last, Failed) else "")
+    events = PredictionProvider.read_answer(body, ask)
+    if isinstance(last := events[-1], Failed):
+        raise AttemptFailed(UPSTREAM_FAILED, last.error.message)
     judged = any(isinstance(event, UsageSeen) and event.usage.estimated for event in events)
     return client.write_answer(events, ask, origin), judged
 

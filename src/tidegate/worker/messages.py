@@ -7,15 +7,13 @@ from typing import Final, Literal
 
 from msgspec import Raw, Struct
 
+from tidegate.kernel.telling import Mode, Source, Status
+
 MAX_MESSAGE_BYTES: Final = 1024 * 1024 * 1024
 """What is larger is no message but a peer gone wrong."""
 
 INPUT_ERROR: Final = "Input validation error: "
 """What the error of a prediction begins with whose input is at fault; what follows may quote it."""
-
-Source = Literal["stdout", "stderr"]
-Mode = Literal["replace", "increment", "append"]
-Status = Literal["succeeded", "failed", "canceled"]
 
 
 class Info(Struct, frozen=True, kw_only=True):
@@ -107,7 +105,7 @@ class Value(Struct, frozen=True, array_like=True, tag=14):
 
 
 class Log(Struct, frozen=True, array_like=True, tag=15):
-    """What was printed. Shape: whole lines, unless the prediction is over."""
+    """What was printed. Shape: whole lines, such as a carriage return ends too; a part of one after a moment, and at the end."""
 
     number: int
     source: Source

@@ -2,17 +2,17 @@
 
 import asyncio
 import os
-import shutil
 import signal
 import socket
 import sys
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, Protocol, cast
 
+from tidegate.kernel.telling import Source
 from tidegate.worker.link import Hearing, Link
-from tidegate.worker.messages import Source, ToWorker
+from tidegate.worker.messages import ToWorker
+from tidegate.worker.scratch import Scratch
 
 COMMAND: Final = (sys.executable, "-m", "tidegate.worker.child")
 MAX_LINE_CHARS: Final = 8192
@@ -26,6 +26,10 @@ class Watching(Hearing, Protocol):
 
     def printed(self, source: Source, line: str, /) -> None:
         """Take a line of its outputs."""
+        ...
+
+    def cut_off(self) -> None:
+        """Take notice that it hears nothing any more, and is about to be over."""
         ...
 
     def gone(self, why: str, /) -> None:
@@ -61,11 +65,23 @@ class Lines:
 
 
 class Process(asyncio.SubprocessProtocol):
-    """A worker's process. Holds: the process, its group, a socket and a directory, from `start` to the end of `close`."""
+    """A worker's process. Holds: the process, its group, a socket and a directory, from `start` to the end of `close`.
 
-    def __init__(self, watching: Watching, command: tuple[str, ...] = COMMAND) -> None:
+    Shape: its environment is the gateway's without what is `withheld`, and with what is `given`.
+    """
+
+    def __init__(
+        self,
+        watching: Watching,
+        command: tuple[str, ...] = COMMAND,
+        given: Mapping[str, str] | None = None,
+        withheld: frozenset[str] = frozenset(),
+    ) -> None:
         self._watching = watching
         self._command = command
+        self._given = given or {}
+        self._withheld = withheld
+        self._scratch: Scratch | None = None
         self._link = Link(watching, self._unlinked)
         self._linked = False
         self._lines = {
@@ -78,12 +94,11 @@ class Process(asyncio.SubprocessProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.pid = 0
-        self.directory = Path()
 
     async def start(self) -> None:
         """Start the process. Errors: OSError. Holds: what is there after an error or a cancellation is for `close`."""
         loop = asyncio.get_running_loop()
-        self.directory = Path(tempfile.mkdtemp(prefix="tidegate-worker-"))
+        self._scratch = Scratch("worker")
         ours, theirs = socket.socketpair()
         try:
             await loop.create_unix_connection(lambda: self._link, sock=ours)
@@ -93,7 +108,7 @@ class Process(asyncio.SubprocessProtocol):
                 *self._command,
                 str(theirs.fileno()),
                 stdin=asyncio.subprocess.DEVNULL,
-                env={**os.environ, "TMPDIR": str(self.directory)},
+                env=self._environment(),
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )
@@ -101,6 +116,11 @@ class Process(asyncio.SubprocessProtocol):
             theirs.close()
             if not self._linked:
                 ours.close()
+
+    @property
+    def directory(self) -> Path:
+        """Where its temporary files are."""
+        return self._scratch.path if self._scratch is not None else Path()
 
     @property
     def reachable(self) -> bool:
@@ -131,10 +151,6 @@ class Process(asyncio.SubprocessProtocol):
             await asyncio.wait((self._over,), timeout=timeout_s)
         return self._over.done() or self._transport is None
 
-    async def wait_end(self) -> None:
-        """Wait until the process is over."""
-        await asyncio.wait((self._over,))
-
     async def close(self) -> None:
         """Kill what is left, and give everything back."""
         self.signal(signal.SIGKILL)
@@ -146,8 +162,8 @@ class Process(asyncio.SubprocessProtocol):
                 self._transport.close()
             if self._timer is not None:
                 self._timer.cancel()
-            if self.directory != Path():
-                await asyncio.to_thread(shutil.rmtree, self.directory, ignore_errors=True)
+            if self._scratch is not None:
+                await asyncio.to_thread(self._scratch.remove)
 
     # --- asyncio.SubprocessProtocol --------------------------------------------------------------------------------
 
@@ -178,6 +194,10 @@ class Process(asyncio.SubprocessProtocol):
         self._timer = asyncio.get_running_loop().call_later(LAST_WORDS_S, self._cut)
         self._look()
 
+    def _environment(self) -> dict[str, str]:
+        passed = {name: value for name, value in os.environ.items() if name not in self._withheld}
+        return {**passed, **self._given, "TMPDIR": str(self.directory)}
+
     def _signal_group(self, number: int) -> None:
         try:
             os.killpg(self.pid, number)
@@ -187,6 +207,7 @@ class Process(asyncio.SubprocessProtocol):
     def _unlinked(self) -> None:
         """Take the end of the socket: a worker that cannot be talked to is of no use."""
         self._linked = False
+        self._watching.cut_off()
         self.signal(signal.SIGKILL)
         self._look()
 

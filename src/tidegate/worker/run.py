@@ -5,8 +5,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Protocol
 
-from tidegate.dialect.prediction import Tokens, completed_frame, log_frame, metric_frame, output_frame, value_frame
-from tidegate.exchange import AttemptRecord, Ending, Plain, Sink
+from tidegate.dialect.prediction import (
+    Tokens,
+    completed_frame,
+    log_frame,
+    metric_frame,
+    output_frame,
+    text_bytes,
+    value_frame,
+)
+from tidegate.exchange import AttemptRecord, Ending, Plain, Sink, Usage
 from tidegate.verdict import COMPLETED
 from tidegate.wire import FrameError
 from tidegate.worker.messages import Ended, Item, Log, Metric, Value
@@ -44,7 +52,8 @@ class Run:
 
     __slots__ = (
         "_clock", "_frames", "_given", "_holding", "_index", "_max_output_bytes", "_output_bytes", "_paused", "_prompt_bytes",
-        "_running", "_sink", "_tokens", "_unsent", "canceled", "ending", "failure", "number", "opened", "record", "released", "request_id", "succeeded",
+        "_running", "_sink", "_text_bytes", "_texts", "_tokens", "_unsent", "canceled", "ending", "failure", "number", "opened", "prediction", "record", "released",
+        "request_id", "succeeded",
     )  # fmt: skip
 
     def __init__(
@@ -56,9 +65,11 @@ class Run:
         clock: Callable[[], float],
         max_output_bytes: int,
         prompt_bytes: int = 0,
+        prediction: str = "",
     ) -> None:
         self.number = number
         self.request_id = request_id
+        self.prediction = prediction
         self.record = record
         self.canceled = False
         self.ending: Ending | None = None
@@ -71,7 +82,7 @@ class Run:
         self._clock = clock
         self._max_output_bytes = max_output_bytes
         self._prompt_bytes = prompt_bytes
-        self._output_bytes = 0
+        self._output_bytes = self._text_bytes = self._texts = 0
         self._tokens = Tokens()
         self._index = 0
         self._sink: Sink | None = None
@@ -102,7 +113,7 @@ class Run:
 
     def abort(self) -> None:
         """Nobody listens any more: what comes is dropped, and the prediction stopped."""
-        self._given = True
+        self._forget()
         self._drop()
         self.cancel()
 
@@ -133,7 +144,7 @@ class Run:
                 self._tokens.remember(said.name, said.value, said.mode)
         elif type(said) is Ended:
             self.failure, self.succeeded = said.error, said.status == "succeeded"
-            usage = self._tokens.recorded(self._prompt_bytes, self._index, self._output_bytes)
+            usage = self.usage() if self._tokens.counted else None
             self._complete(completed_frame(said.status, array=said.array, error=said.error, usage=usage))
 
     def end_canceled(self) -> None:
@@ -148,6 +159,13 @@ class Run:
             self.failure = ending.message
             self._end(ending)
             self.flush()
+
+    def broke(self, ending: Ending) -> None:
+        """Take notice that whoever listens failed at what it was given: it is given this end, and the prediction stopped."""
+        sink, given = self._sink, self._given
+        self.abort()
+        if sink is not None and not given:
+            sink.finish(ending)
 
     def flush(self) -> None:
         """Give what there is to whoever listens, in one piece."""
@@ -168,8 +186,12 @@ class Run:
             self._let_go()
             sink.write(frames[0] if len(frames) == 1 else b"".join(frames))
         if self.ending is not None and not self._given:
-            self._given = True
+            self._forget()
             sink.finish(self.ending)
+
+    def usage(self) -> Usage:
+        """Give the tokens so far: those that the handler counts, else what can be judged. Shape: files are none."""
+        return self._tokens.usage(self._prompt_bytes, self._texts, self._text_bytes)
 
     def _output(self, chunk: bytes, frame: bytes) -> None:
         self._output_bytes += len(chunk)
@@ -178,6 +200,9 @@ class Run:
             self._complete(completed_frame("failed", error=self.failure))
             self.cancel()
             return
+        said = text_bytes(chunk)
+        self._text_bytes += said
+        self._texts += said > 0
         if not self.record.content_at:
             self.record.content_at = self._clock()
         self._add(frame)
@@ -211,6 +236,11 @@ class Run:
         if self._holding:
             self._holding = False
             self._running.let_go(self)
+
+    def _forget(self) -> None:
+        """Let go of who listened: the two hold each other, and nothing is given any more."""
+        self._given = True
+        self._sink = None
 
     def _drop(self) -> None:
         self._frames, self._unsent = [], 0

@@ -3,12 +3,18 @@
 from pathlib import Path
 from typing import Protocol
 
+from tidegate.kernel.allowance import Allowance
+
 
 class Fetching(Protocol):
     """Fetches files from elsewhere."""
 
-    async def fetch(self, url: str, directory: Path, /) -> tuple[Path | None, str]:
-        """Fetch into a directory. Shape: the file, or None and why not."""
+    def allowance(self) -> Allowance:
+        """Give what the files of one prediction may take."""
+        ...
+
+    async def fetch(self, url: str, directory: Path, allowance: Allowance, /) -> tuple[Path | None, str]:
+        """Fetch into a directory, and take what that takes. Shape: the file, or None and why not."""
         ...
 
 

@@ -11,6 +11,7 @@ from tidegate.worker.child.link import Link
 from tidegate.worker.messages import Checked
 
 WITHIN_S: Final = 5.0
+"""How long an answer is waited for. Shape: the gateway waits for ours a little longer."""
 
 
 class Checks:

@@ -106,7 +106,7 @@ class Link:
         return self._sock.fileno()
 
     def put(self, *messages: FromWorker) -> None:
-        """Send messages, or keep them until the parent reads. Never waits; never raises."""
+        """Send messages, or keep them until the parent reads; before `attach`, wait until it does. Never raises."""
         data = b"".join([self._framed(message) for message in messages])
         with self._shields.here():
             settled()

@@ -4,29 +4,46 @@ import codecs
 import io
 import os
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
-from threading import RLock
-from typing import Any, Final
+from dataclasses import dataclass
+from queue import SimpleQueue
+from threading import RLock, Thread
+from types import MappingProxyType
+from typing import Any, Final, NoReturn
 
+from tidegate.kernel.telling import Source
 from tidegate.worker.child.link import Link
 from tidegate.worker.child.shield import Shields, settled
-from tidegate.worker.messages import Log, Source
+from tidegate.worker.messages import Log
 
-MAX_LINE_BYTES: Final = 64 * 1024
-"""A line that grows longer is sent in parts. Shape: counted in characters."""
+MAX_LINE_CHARS: Final = 64 * 1024
+"""A line that grows longer is sent in parts."""
+
+PART_S: Final = 0.1
+"""What has no end of line is sent when it has none for so long, at most twice as long."""
+
+LEAVING_S: Final = 1.0
+"""How long `os._exit` waits until what was printed is sent."""
 
 
 class Printed:
-    """What one prediction printed on both streams; number 0 is the worker. Shape: text without its end of line is kept."""
+    """What one prediction printed on both streams; number 0 is the worker.
 
-    def __init__(self, number: int, link: Link, shields: Shields) -> None:
+    Shape: text without its end of line is kept for a moment; a carriage return is one, too. `left` is called where some is.
+    """
+
+    def __init__(self, number: int, link: Link, shields: Shields, left: Callable[[], None]) -> None:
         self._number = number
         self._link = link
         self._shields = shields
+        self._left = left
         self._lock = RLock()
         self._rest: dict[Source, list[str]] = {"stdout": [], "stderr": []}
         self._length: dict[Source, int] = {"stdout": 0, "stderr": 0}
+        self._seen: set[Source] = set()
         self._decoders: dict[Source, codecs.IncrementalDecoder] = {}
         self._over = False
 
@@ -64,46 +81,106 @@ class Printed:
                 self._rest[source].append(decoder.decode(b"", final=True))
             return [Log(self._number, source, text) for source in sources if (text := self._pop(source))]
 
+    def age(self) -> bool:
+        """Send what was left at the last call already; gives whether something is left."""
+        with self._lock:
+            for source in [source for source, length in self._length.items() if length]:
+                if source in self._seen:
+                    self._link.put(Log(self._number, source, self._pop(source)))
+                else:
+                    self._seen.add(source)
+            return bool(self._seen)
+
     def _take(self, source: Source, text: str) -> None:
-        end = text.rfind("\n") + 1
+        end = max(text.rfind("\n"), text.rfind("\r")) + 1  # bars of progress end their lines to write over them
         whole = self._pop(source) + text[:end] if end else ""
         self._rest[source].append(text[end:])
         self._length[source] += len(text) - end
-        if self._length[source] >= MAX_LINE_BYTES:
+        if self._length[source] >= MAX_LINE_CHARS:
             whole += self._pop(source)
-        for start in range(0, len(whole), MAX_LINE_BYTES):
-            self._link.put(Log(self._number, source, whole[start : start + MAX_LINE_BYTES]))
+        for start in range(0, len(whole), MAX_LINE_CHARS):
+            self._link.put(Log(self._number, source, whole[start : start + MAX_LINE_CHARS]))
+        if self._length[source]:
+            self._left()
 
     def _pop(self, source: Source) -> str:
         text = "".join(self._rest[source])
         self._rest[source].clear()
         self._length[source] = 0
+        self._seen.discard(source)
         return text
 
 
+Targets = Mapping[Source, Any]
+"""What a context's prints are redirected to. Shape: None takes nothing."""
+
+_HERE: Final[Targets] = MappingProxyType({})
 _current: Final[ContextVar[Printed]] = ContextVar("tidegate_printed")
+_targets: Final[ContextVar[Targets]] = ContextVar("tidegate_redirected")
+
+
+@dataclass(frozen=True, slots=True)
+class Printing:
+    """To whom a context prints."""
+
+    printed: Printed
+    targets: Targets
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Print to them in this context, until the end of the block."""
+        tokens = _current.set(self.printed), _targets.set(self.targets)
+        try:
+            yield
+        finally:
+            _current.reset(tokens[0])
+            _targets.reset(tokens[1])
 
 
 class Prints:
-    """Who prints: the prediction of the context; without one the only prediction that runs, else the worker."""
+    """Who prints: the prediction of the context, while it runs; else the worker. Holds: a thread that sends parts of lines."""
 
     def __init__(self, link: Link, shields: Shields) -> None:
         self._link = link
         self._shields = shields
         self._running: dict[int, Printed] = {}
         self._native = False
-        self.worker = Printed(0, link, shields)
+        self._parts: SimpleQueue[None] = SimpleQueue()
+        self._awaited = False
+        self._streams: tuple[Any, Any] | None = None
+        self.worker = Printed(0, link, shields, self._left)
 
     def install(self) -> None:
         """Become sys.stdout and sys.stderr, and give what is printed in this context to the worker."""
         _current.set(self.worker)
         sys.stdout = Writer(self, "stdout", 1)
         sys.stderr = Writer(self, "stderr", 2)
+        Thread(target=self._send_parts, name="parts", daemon=True).start()
+        leave = os._exit
+
+        def tell_and_leave(status: int) -> NoReturn:
+            self._tell_last()
+            leave(status)
+
+        os._exit = tell_and_leave
+
+    def keep(self) -> None:
+        """Take the streams as they are, set up by the user, for those that predictions have."""
+        self._streams = sys.stdout, sys.stderr
+
+    def restore(self) -> None:
+        """Put the streams back that a prediction replaced."""
+        if self._streams is not None:
+            sys.stdout, sys.stderr = self._streams
 
     def open(self, number: int) -> Printed:
         """Start a prediction."""
-        printed = self._running[number] = Printed(number, self._link, self._shields)
+        printed = self._running[number] = Printed(number, self._link, self._shields, self._left)
         return printed
+
+    def printing(self) -> Printing:
+        """Give to whom this context prints."""
+        return Printing(self._printed(), redirected())
 
     def enter(self, printed: Printed) -> None:
         """Give what is printed in this context to a prediction."""
@@ -135,10 +212,31 @@ class Prints:
         self._native = True
 
     def _printed(self) -> Printed:
-        if printed := _current.get(None):
-            return printed
-        running = list(self._running.values())
-        return running[0] if len(running) == 1 else self.worker
+        return _current.get(self.worker)
+
+    # --- parts of lines --------------------------------------------------------------------------------------------
+
+    def _left(self) -> None:
+        if not self._awaited:
+            self._awaited = True
+            self._parts.put(None)
+
+    def _send_parts(self) -> None:
+        while True:
+            self._parts.get()
+            self._awaited = False
+            left = True
+            while left:
+                time.sleep(PART_S)
+                left = True in [printed.age() for printed in self._all()]
+
+    def _tell_last(self) -> None:
+        if not self._native:
+            self._link.put(*(log for printed in self._all() for log in printed.rests()))
+            self._link.close(LEAVING_S)
+
+    def _all(self) -> list[Printed]:
+        return [self.worker, *list(self._running.values())]
 
 
 class Writer(io.TextIOBase):
@@ -161,8 +259,35 @@ class Writer(io.TextIOBase):
         """Print."""
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        if self._source in redirected():
+            return self._pass(text)
         self._prints.write(self._source, text.encode("utf-8", "backslashreplace").decode() if _odd(text) else text)
         return len(text)
+
+    def _pass(self, text: str) -> int:
+        targets = redirected()
+        # The target may print in turn to the stream that it was put before.
+        token = _targets.set({source: target for source, target in targets.items() if source != self._source})
+        try:
+            if (target := targets[self._source]) is not None:
+                target.write(text)
+        finally:
+            _targets.reset(token)
+        return len(text)
+
+    def redirect(self, target: Any) -> None:
+        """Have what this context prints go to another file; None is nowhere."""
+        _targets.set({**redirected(), self._source: target})
+
+    def restore(self, targets: Targets) -> None:
+        """Have it go where it went before."""
+        rest = {source: target for source, target in redirected().items() if source != self._source}
+        _targets.set(rest if self._source not in targets else {**rest, self._source: targets[self._source]})
+
+    def flush(self) -> None:
+        """Flush what it goes to; our own is never held back."""
+        if (target := redirected().get(self._source)) is not None:
+            target.flush()
 
     def writelines(self, lines: Iterable[str], /) -> None:  # type: ignore[override]
         """Print several."""
@@ -208,6 +333,11 @@ class Bytes(io.BufferedIOBase):
 
     def close(self) -> None:
         """Stay open, as the stream for text does."""
+
+
+def redirected() -> Targets:
+    """Give what this context's prints are redirected to."""
+    return _targets.get(_HERE)
 
 
 def _odd(text: str) -> bool:

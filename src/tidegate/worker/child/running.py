@@ -20,15 +20,16 @@ from typing import Any, Final
 
 import msgspec
 
+from tidegate.kernel.telling import Mode, Status
 from tidegate.predict.encoding import data_uri, encode
 from tidegate.predict.handler import Handler, Running
-from tidegate.predict.metrics import Mode
+from tidegate.predict.levels import MAX_LEVELS, is_too_deep
 from tidegate.predict.scope import CancellationException, Scope, enter
 from tidegate.worker.child.faults import sentence, trace
 from tidegate.worker.child.link import Link
 from tidegate.worker.child.prints import Prints
 from tidegate.worker.child.shield import Hand
-from tidegate.worker.messages import INPUT_ERROR, Ended, FromWorker, Item, Metric, Predict, Status, Value
+from tidegate.worker.messages import INPUT_ERROR, Ended, FromWorker, Item, Metric, Predict, Value
 
 FIRST_PRESS_S: Final = 0.25
 """How long a synchronous handler has to see that it is cancelled before an exception is raised in it."""
@@ -40,13 +41,15 @@ TURN_S: Final = 0.005
 """How long an asynchronous handler may keep the loop by giving items without waiting for anything."""
 
 
+_TOO_DEEP: Final = f"it is nested more than {MAX_LEVELS} levels deep"
+
 _PLAIN: Final = frozenset({str, int, float, bool, type(None), dict})
 """What is no list and comes at once, as one sees by its type."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Desk:
-    """What all predictions of the process share. Shape: `runs` are those that are not over, by number."""
+    """What all predictions of the process share. Shape: `runs` are those that are not over, by number; `since` a time of day."""
 
     link: Link
     prints: Prints
@@ -55,6 +58,7 @@ class Desk:
     directory: Path
     loop: asyncio.AbstractEventLoop
     context: Context
+    since: float = field(default_factory=time.time)
     runs: dict[int, "Run"] = field(default_factory=dict)
 
 
@@ -65,19 +69,38 @@ class OwnScope(Scope):
         super().__init__(id=predict.id, context=predict.context, emit=self._emit)
         self._number = predict.number
         self._desk = desk
-        self._directory: Path | None = None
+        # Threads that ask for it at the same time may make several, of which the first counts.
+        self._directories: list[Path] = []
+        self._swept = False
 
     @property
     def directory(self) -> Path:
-        """A directory of this prediction alone. Holds: until the prediction ends, then it is removed with all in it."""
-        if self._directory is None:
-            self._directory = Path(tempfile.mkdtemp(prefix="prediction-", dir=self._desk.directory))
-        return self._directory
+        """A directory of this prediction alone. Holds: until the prediction ends, then it is removed with all in it.
+
+        Errors: RuntimeError after that.
+        """
+        directory = self._made()
+        if directory is None:
+            raise RuntimeError("there is no directory any more: the prediction is over")
+        return directory
+
+    def place(self) -> Path:
+        """Give where temporary files are made: its directory, and the worker's once it is over."""
+        return self._made() or self._desk.directory
+
+    def _made(self) -> Path | None:
+        if not self._directories and not self._swept:
+            self._directories.append(Path(tempfile.mkdtemp(prefix="prediction-", dir=self._desk.directory)))
+        if self._swept:
+            self.sweep()
+            return None
+        return self._directories[0]
 
     def sweep(self) -> None:
         """Remove the directory. Never raises."""
-        if self._directory is not None:
-            shutil.rmtree(self._directory, ignore_errors=True)
+        self._swept = True
+        for directory in self._directories:
+            shutil.rmtree(directory, ignore_errors=True)
 
     def _emit(self, name: str, value: Any, mode: Mode) -> None:
         self._desk.link.put(Metric(self._number, name, msgspec.json.encode(value), mode))
@@ -174,8 +197,7 @@ class Run:
         if self._scope.cancelled:
             return False
         try:
-            given = msgspec.json.decode(self._predict.input, type=dict[str, Any])
-            self._arguments = self._desk.handler.arguments(given, self._predict.files)
+            self._arguments = self._desk.handler.arguments(_decoded(self._predict.input), self._predict.files)
         except ValueError as error:
             self._refusal = f"{INPUT_ERROR}{error}"
             return False
@@ -269,9 +291,14 @@ class Run:
 
     def _file(self, path: Path) -> str:
         uri = data_uri(path)
-        if path.resolve().is_relative_to(self._desk.directory):
+        if path.resolve().is_relative_to(self._desk.directory) and not self._is_of_setup(path):
             path.unlink(missing_ok=True)
         return uri
+
+    def _is_of_setup(self, path: Path) -> bool:
+        with suppress(OSError):
+            return path.stat().st_ctime < self._desk.since
+        return False
 
     # --- the ending --------------------------------------------------------------------------------------------
 
@@ -287,9 +314,12 @@ class Run:
             self._scope.close()
         finally:
             self._desk.handler.close(self._arguments)
+        ending = self._ending(cancelled)
+        self._error = None  # its traceback holds what the handler had open
         self._scope.sweep()
+        self._desk.prints.restore()
         self._desk.runs.pop(self.number, None)
-        self._desk.link.put(*self._desk.prints.close(self.number), *self._ending(cancelled))
+        self._desk.link.put(*self._desk.prints.close(self.number), *ending)
 
     def _ending(self, cancelled: bool) -> list[FromWorker]:  # noqa: FBT001  (what was seen, once)
         if cancelled:
@@ -303,6 +333,18 @@ class Run:
 
     def _ended(self, status: Status, error: str = "", traceback: str = "") -> Ended:
         return Ended(self.number, status, array=self._array, error=error, traceback=traceback)
+
+
+def _decoded(given: bytes) -> dict[str, Any]:
+    """Read an input. Errors: ValueError."""
+    try:
+        found = msgspec.json.decode(given, type=dict[str, Any])
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    # Few inputs have as many brackets, and only those are walked through.
+    if given.count(b"[") + given.count(b"{") > MAX_LEVELS and is_too_deep(found):
+        raise ValueError(_TOO_DEEP)
+    return found
 
 
 def _streams(result: Any) -> bool:

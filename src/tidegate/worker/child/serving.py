@@ -7,10 +7,10 @@ import faulthandler
 import inspect
 import os
 import select
+import shutil
 import signal
 import socket
 import sys
-import tempfile
 import time
 from pathlib import Path
 from queue import SimpleQueue
@@ -20,6 +20,8 @@ from typing import Any, Final, NoReturn
 import msgspec
 
 from tidegate.predict.handler import Handler, HandlerError, load
+from tidegate.worker.child import redirects, temporaries
+from tidegate.worker.child.belonging import Belonging
 from tidegate.worker.child.checks import Checks
 from tidegate.worker.child.faults import sentence, trace
 from tidegate.worker.child.link import Gone, Link
@@ -46,11 +48,15 @@ def main(number: int) -> NoReturn:
     prints = Prints(link, shields)
     os.register_at_fork(after_in_child=link.forked)
     os.register_at_fork(after_in_child=prints.forked)
-    Thread(target=_watch, args=(number,), name="parent", daemon=True).start()
+    places: list[Path] = []
+    Thread(target=_watch, args=(number, places), name="parent", daemon=True).start()
     try:
-        code = _serve(link, prints, shields)
+        code = _serve(link, prints, shields, places)
     except Gone:
+        link.gone = True
         code = 1
+    if link.gone:
+        _remove(places)
     Thread(target=_end, args=(code,), name="end", daemon=True).start()
     sys.exit(code)
 
@@ -64,13 +70,22 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
-def _watch(number: int) -> None:
-    """End when the parent is gone, however busy the main thread is."""
+def _watch(number: int, places: list[Path]) -> None:
+    """End when the parent is gone, however busy the main thread is, and remove what that would have removed.
+
+    Shape: where the system is not quicker, see `_die_with_parent`; then the next gateway removes it.
+    """
     poll = select.poll()
     poll.register(number, getattr(select, "POLLRDHUP", 0))
     poll.poll()
     time.sleep(2 * GRACE_S)
+    _remove(places)
     os.kill(os.getpid(), signal.SIGKILL)  # `os._exit` may be replaced by Python that saves things first
+
+
+def _remove(places: list[Path]) -> None:
+    for place in places:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def _end(code: int) -> None:
@@ -79,13 +94,16 @@ def _end(code: int) -> None:
     os._exit(code)
 
 
-def _serve(link: Link, prints: Prints, shields: Shields) -> int:
+def _serve(link: Link, prints: Prints, shields: Shields, places: list[Path]) -> int:
+    """Set up and serve; gives the exit code. Shape: `places` learns the directory. Errors: Gone."""
     begin = link.receive()
     if not isinstance(begin, Begin):
         raise Gone
     prints.install()
+    Belonging(prints).install()
     directory = Path(begin.directory).resolve()
-    tempfile.tempdir = os.environ["TMPDIR"] = str(directory)
+    places.append(directory)
+    temporaries.install(directory)
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     try:
@@ -99,6 +117,9 @@ def _serve(link: Link, prints: Prints, shields: Shields) -> int:
         link.put(*prints.worker.rests(), _failure(error))
         return 1
     link.put(*prints.worker.rests(), ready)
+    prints.keep()
+    if handler.slots > 1:
+        redirects.install()
     desk = Desk(
         link=link,
         prints=prints,
