@@ -11,10 +11,15 @@ from hook_servers import Handler, Names, run, serving, speaking, until
 from yarl import URL
 
 from tidegate.hooks.addresses import GuardError
-from tidegate.hooks.fetching import AT_A_TIME, Files, suffix_of
+from tidegate.hooks.fetching import AT_A_TIME, OF_A_HOST, Files, suffix_of
 from tidegate.hooks.settings import FileSettings
+from tidegate.kernel.allowance import Allowance
 
 OPEN = FileSettings(allow_private=True, timeout_s=20.0)
+
+
+def plenty(most_bytes: int = OPEN.max_bytes) -> Allowance:
+    return Allowance(most_bytes, 600.0, line_s=600.0)
 
 
 def fetched(
@@ -26,7 +31,7 @@ def fetched(
     async def work() -> None:
         files = Files(settings, agent="tests/1")
         async with serving(handler) as base:
-            results.append(await files.fetch(base + path, where))
+            results.append(await files.fetch(base + path, where, plenty(settings.max_bytes)))
         await files.close()
 
     run(work)
@@ -133,9 +138,9 @@ def test_a_slow_drip_ends_at_the_deadline_and_leaves_nothing(tmp_path: Path) -> 
             await asyncio.sleep(0.01)
 
     async def work() -> None:
-        files = Files(FileSettings(allow_private=True, timeout_s=0.3), agent="tests/1")
+        files = Files(OPEN, agent="tests/1")
         async with speaking(drip) as base:
-            path, why = await files.fetch(base + "/x.bin", tmp_path)
+            path, why = await files.fetch(base + "/x.bin", tmp_path, Allowance(OPEN.max_bytes, 0.3))
         assert path is None
         assert "took too long" in why
         assert empty(tmp_path)
@@ -159,10 +164,10 @@ def test_a_connection_that_breaks_leaves_nothing(tmp_path: Path) -> None:
         files = Files(OPEN, agent="tests/1")
         for talk, words in ((part, "broke off"), (nonsense, "not HTTP")):
             async with speaking(talk) as base:
-                path, why = await files.fetch(base + "/x.bin", tmp_path)
+                path, why = await files.fetch(base + "/x.bin", tmp_path, plenty())
             assert path is None
             assert words in why
-        path, why = await files.fetch(base + "/x.bin", tmp_path)
+        path, why = await files.fetch(base + "/x.bin", tmp_path, plenty())
         assert (path, "cannot be reached" in why) == (None, True)
         assert empty(tmp_path)
         await files.close()
@@ -181,7 +186,7 @@ def test_a_fetch_that_is_cancelled_leaves_nothing(tmp_path: Path) -> None:
     async def work() -> None:
         files = Files(OPEN, agent="tests/1")
         async with serving(stall) as base:
-            fetching = asyncio.create_task(files.fetch(base + "/x.bin", tmp_path))
+            fetching = asyncio.create_task(files.fetch(base + "/x.bin", tmp_path, plenty()))
             await until(lambda: any(each.stat().st_size for each in tmp_path.iterdir()))
             fetching.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -248,7 +253,7 @@ def test_a_redirect_leads_neither_to_private_addresses_nor_from_https_to_http(lo
 def test_private_addresses_are_not_asked_for_unless_allowed(url: str, tmp_path: Path) -> None:
     async def work() -> None:
         files = Files(FileSettings(), agent="tests/1", resolver=Names(inside_test=[["8.8.8.8", "192.168.0.1"]]))
-        path, why = await files.fetch(url, tmp_path)
+        path, why = await files.fetch(url, tmp_path, plenty())
         assert path is None
         assert "cannot be fetched" in why
         assert empty(tmp_path)
@@ -277,11 +282,110 @@ def test_no_more_files_are_fetched_at_a_time_than_allowed(tmp_path: Path) -> Non
     async def work() -> None:
         files = Files(OPEN, agent="tests/1")
         async with serving(count) as base:
-            results = await asyncio.gather(*(files.fetch(f"{base}/{n}", tmp_path) for n in range(3 * AT_A_TIME)))
+            results = await asyncio.gather(
+                *(files.fetch(f"{base}/{n}", tmp_path, plenty()) for n in range(3 * AT_A_TIME))
+            )
         assert len({path for path, _ in results}) == 3 * AT_A_TIME
-        assert 1 < most <= AT_A_TIME
+        assert 1 < most <= OF_A_HOST
         await files.close()
-        path, why = await files.fetch("http://127.0.0.1/", tmp_path)
+        path, why = await files.fetch("http://127.0.0.1/", tmp_path, plenty())
         assert (path, "shutting down" in why) == (None, True)
+
+    run(work)
+
+
+def test_a_host_that_never_answers_holds_up_no_fetch_from_another(tmp_path: Path) -> None:
+    silenced: list[bytes] = []
+
+    async def mute(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        silenced.append(await reader.readuntil(b"\r\n\r\n"))
+        await reader.read()
+
+    async def fine(_request: web.Request) -> web.Response:
+        return web.Response(body=b"there")
+
+    async def work() -> None:
+        names = Names(silent_test=[["127.0.0.1"]], heard_test=[["127.0.0.1"]])
+        files = Files(OPEN, agent="tests/1", resolver=names)
+        async with speaking(mute) as dead, serving(fine) as alive:
+            url = dead.replace("127.0.0.1", "silent.test")
+            waiting = [asyncio.ensure_future(files.fetch(url, tmp_path, plenty())) for _ in range(3 * AT_A_TIME)]
+            await until(lambda: len(silenced) == OF_A_HOST)
+            url = alive.replace("127.0.0.1", "heard.test")
+            results = await asyncio.gather(*(files.fetch(url, tmp_path, plenty()) for _ in range(2 * AT_A_TIME)))
+            assert all(path is not None for path, _ in results)
+            assert len(silenced) == OF_A_HOST
+            for each in waiting:
+                each.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+            await files.close()
+
+    run(work)
+
+
+def test_the_time_of_a_fetch_begins_with_its_turn(tmp_path: Path) -> None:
+    async def slow(_request: web.Request) -> web.Response:
+        await asyncio.sleep(0.5)
+        return web.Response(body=b"there")
+
+    async def work() -> None:
+        files, wanted = Files(OPEN, agent="tests/1"), range(4 * OF_A_HOST)
+        async with serving(slow) as base:
+            results = await asyncio.gather(
+                *(files.fetch(f"{base}/{n}", tmp_path, Allowance(100, 1.5, line_s=600.0)) for n in wanted)
+            )
+        assert [why for _, why in results] == [""] * (4 * OF_A_HOST)
+        await files.close()
+
+    run(work)
+
+
+def test_a_turn_that_does_not_come_is_waited_for_so_long_and_no_longer(tmp_path: Path) -> None:
+    async def mute(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async def work() -> None:
+        files, late = Files(OPEN, agent="tests/1"), Allowance(100, 600.0, line_s=0.2)
+        async with speaking(mute) as base:
+            waiting = [asyncio.ensure_future(files.fetch(base, tmp_path, plenty())) for _ in range(OF_A_HOST)]
+            await asyncio.sleep(0)
+            for _ in range(2):
+                path, why = await files.fetch(base, tmp_path, late)
+                assert (path, why.endswith("cannot be fetched: too many other files are being fetched.")) == (
+                    None,
+                    True,
+                )
+                assert late.line_s is not None
+                assert late.line_s < 0.2
+                assert late.left_s == 600.0
+            for each in waiting:
+                each.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+            await files.close()
+
+    run(work)
+
+
+def test_who_has_no_time_for_the_line_is_served_where_there_is_none(tmp_path: Path) -> None:
+    async def work() -> None:
+        files = Files(OPEN, agent="tests/1")
+        async with serving(giving(b"there")) as base:
+            path, why = await files.fetch(base, tmp_path, Allowance(100, 600.0, line_s=0.0))
+            assert path is not None, why
+        await files.close()
+
+    run(work)
+
+
+def test_what_is_refused_for_its_address_names_the_setting_that_would_allow_it(tmp_path: Path) -> None:
+    async def work() -> None:
+        names = Names(inside_test=[["10.0.0.1"]])
+        files = Files(FileSettings(), agent="tests/1", resolver=names)
+        for url in ("http://10.0.0.1/x", "http://inside.test/x"):
+            path, why = await files.fetch(url, tmp_path, plenty())
+            assert (path, "predictions.files.allow_private" in why) == (None, True)
+        _, why = await files.fetch("http://user@10.0.0.1/x", tmp_path, plenty())
+        assert "allow_private" not in why
+        await files.close()
 
     run(work)

@@ -1,14 +1,29 @@
 """Connections are made to addresses that were judged, and to those alone."""
 
+import asyncio
 import socket
+import subprocess
+import sys
+import threading
+from typing import Final
 
 import aiohttp
 import pytest
 from aiohttp import web
-from hook_servers import Names, run, serving
+from hook_servers import Names, run, serving, until
 
 from tidegate.hooks.addresses import GuardError
-from tidegate.hooks.guard import Door, Guarded, Lookup, reason
+from tidegate.hooks.guard import (
+    LOOKUPS,
+    LOOKUPS_OF_A_DOMAIN,
+    LOOKUPS_OF_A_NAME,
+    BusyError,
+    Door,
+    Found,
+    Guarded,
+    Lookup,
+    reason,
+)
 
 
 def a_door(names: Names | None = None, *, allow_private: bool) -> Door:
@@ -84,6 +99,110 @@ def test_the_system_finds_names_and_says_when_there_are_none() -> None:
         await lookup.close()
 
     run(work)
+
+
+class Slow:
+    """A system whose names under `.slow` do not resolve until it is told. Holds: the threads that ask for them."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.go = threading.Event()
+
+    def look_up(self, host: str, _family: socket.AddressFamily) -> Found:
+        self.asked.append(host)
+        if host.endswith("slow"):
+            self.go.wait()
+            if host.startswith("none."):
+                raise OSError(f"{host} is unknown")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))]
+
+
+def test_names_that_do_not_resolve_take_no_place_from_other_domains() -> None:
+    async def work() -> None:
+        slow = Slow()
+        lookup = Lookup(slow.look_up)
+        waiting = [asyncio.ensure_future(lookup.resolve(f"{n}.evil.slow")) for n in range(LOOKUPS_OF_A_DOMAIN)]
+        await until(lambda: len(slow.asked) == LOOKUPS_OF_A_DOMAIN)
+        for each in waiting:  # who gives up leaves the thread behind
+            each.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        with pytest.raises(BusyError):
+            await lookup.resolve("another.EVIL.slow.")
+        assert [each["port"] for each in await lookup.resolve("fine.test", 80)] == [80]
+        slow.go.set()
+        await until(lambda: not lookup._of)
+        assert not lookup._going
+        assert await lookup.resolve("another.evil.slow")
+        await lookup.close()
+
+    run(work)
+
+
+def test_so_many_names_are_looked_up_at_a_time_and_no_more() -> None:
+    async def work() -> None:
+        slow = Slow()
+        lookup = Lookup(slow.look_up)
+        waiting = [asyncio.ensure_future(lookup.resolve(f"evil{n}.slow")) for n in range(LOOKUPS)]
+        await until(lambda: len(slow.asked) == LOOKUPS)
+        door = Door(agent="tests/1", allow_private=True, connections=4, resolver=lookup)
+        with pytest.raises(aiohttp.ClientConnectorDNSError) as caught:
+            await door.session().get("http://fine.test/")
+        assert reason(caught.value) == "too many names are being looked up"
+        slow.go.set()
+        assert all(await asyncio.gather(*waiting))
+        assert await lookup.resolve("fine.test")
+        await door.close()
+
+    run(work)
+
+
+def test_who_comes_while_a_name_is_looked_up_often_enough_gets_what_is_found() -> None:
+    async def work() -> None:
+        slow = Slow()
+        lookup = Lookup(slow.look_up)
+        waiting = [asyncio.ensure_future(lookup.resolve("none.slow" if n % 2 else "it.slow", n)) for n in range(40)]
+        await until(lambda: len(slow.asked) == 2 * LOOKUPS_OF_A_NAME)
+        waiting[2 * LOOKUPS_OF_A_NAME].cancel()  # of others who wait for the same
+        slow.go.set()
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+        assert len(slow.asked) == 2 * LOOKUPS_OF_A_NAME
+        for n, result in enumerate(results):
+            if n == 2 * LOOKUPS_OF_A_NAME:
+                assert isinstance(result, asyncio.CancelledError)
+            elif n % 2:
+                assert isinstance(result, OSError)
+            else:
+                assert isinstance(result, list)
+                assert [each["port"] for each in result] == [n]
+        await lookup.close()
+
+    run(work)
+
+
+ENDLESS: Final = """
+import asyncio, threading
+from tidegate.hooks.guard import Lookup
+
+begun = threading.Event()
+
+def look_up(*_):
+    begun.set()
+    threading.Event().wait()
+
+async def main():
+    waiting = asyncio.ensure_future(Lookup(look_up).resolve("slow.test"))
+    while not begun.is_set():
+        await asyncio.sleep(0.01)
+    waiting.cancel()
+
+asyncio.run(main())
+print("through")
+"""
+
+
+def test_a_process_ends_while_a_name_is_still_looked_up() -> None:
+    ended = subprocess.run([sys.executable, "-c", ENDLESS], timeout=60, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout.strip(), ended.stderr) == (0, "through", "")
 
 
 def test_a_name_without_addresses_does_not_resolve() -> None:

@@ -2,9 +2,11 @@
 
 import asyncio
 import base64
+import gc
 import json
 import random
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,11 +19,12 @@ from standardwebhooks import Webhook
 from structlog.testing import CapturingLogger
 
 from tidegate.hooks.settings import WebhookSettings
-from tidegate.hooks.webhooks import SENDERS, Webhooks
+from tidegate.hooks.webhooks import MAX_OWED, MAX_OWED_BYTES, SENDERS, SENDERS_OF_A_HOST, Webhooks
 from tidegate.kernel.units import Secret
 from tidegate.tasks import Tasks
 
 ALL = frozenset({"start", "output", "logs", "completed"})
+IDS = {"prediction": "p1", "request": "r1"}
 
 
 class Receiver:
@@ -56,7 +59,9 @@ class Receiver:
 class Sender:
     """Webhooks with what they were told to count and log."""
 
-    def __init__(self, names: Names | None = None, **settings: Any) -> None:
+    def __init__(
+        self, names: Names | None = None, most: int = MAX_OWED, most_bytes: int = MAX_OWED_BYTES, **settings: Any
+    ) -> None:
         self.counts: list[str] = []
         self.captured = CapturingLogger()
         self.tasks = Tasks()
@@ -72,6 +77,8 @@ class Sender:
             chance=random.random,
             count=self.counts.append,
             resolver=names,
+            most=most,
+            most_bytes=most_bytes,
         )
 
     def lines(self) -> list[dict[str, Any]]:
@@ -95,7 +102,7 @@ class Story:
     def __init__(self, sender: Sender, url: str, events: frozenset[str] = ALL, **headers: str) -> None:
         self.status = "processing"
         self.output: list[int] = []
-        self.tell: Callable[[str], None] = sender.hooks.hook(url, events, headers, self.snapshot)
+        self.tell: Callable[[str], None] = sender.hooks.hook(url, events, headers, self.snapshot, IDS)
 
     def snapshot(self) -> bytes:
         return json.dumps({"status": self.status, "output": self.output}).encode()
@@ -266,6 +273,7 @@ def test_other_answers_are_the_last_word(status: int) -> None:
             assert sender.counts == ["failed"]
             (line,) = sender.lines()
             assert (line["event"], line["host"], line["about"]) == ("webhook_failed", "127.0.0.1", "completed")
+            assert IDS.items() <= line.items()
             assert str(status) in line["reason"]
             assert "sentinel" not in str(line)
 
@@ -411,7 +419,7 @@ def test_a_large_body_arrives_whole() -> None:
         receiver = Receiver()
         async with serving(receiver.answer) as base, sending() as sender:
             body = json.dumps("x" * 5_000_000).encode()
-            sender.hooks.hook(base, ALL, {}, lambda: body)("completed")
+            sender.hooks.hook(base, ALL, {}, lambda: body, IDS)("completed")
             assert await sender.hooks.wait_delivered(20.0)
             assert receiver.raw == [body]
             assert receiver.heads[0]["content-length"] == str(len(body))
@@ -427,6 +435,7 @@ def test_a_url_that_must_not_be_asked_for_is_logged_and_nothing_sent(url: str) -
             assert await sender.hooks.wait_delivered(20.0)
             assert sender.counts == ["refused"]
             assert [line["event"] for line in sender.lines()] == ["webhook_refused"]
+            assert IDS.items() <= sender.lines()[0].items()
             assert "sentinel" not in str(sender.lines())
 
     run(work)
@@ -440,6 +449,7 @@ def test_a_name_on_a_private_address_is_refused_without_another_attempt() -> Non
             assert await sender.hooks.wait_delivered(20.0)
             assert (sender.counts, names.asked) == (["failed"], ["inside.test"])
             assert "public" in sender.lines()[0]["reason"]
+            assert "predictions.webhooks.allow_private" in sender.lines()[0]["reason"]
 
     run(work)
 
@@ -457,7 +467,10 @@ def test_closing_loses_what_is_owed_and_says_how_many() -> None:
             assert not await sender.hooks.wait_delivered(0.01)
             await sender.hooks.close()
             assert sender.counts.count("lost") == 3
-            assert sender.lines()[-1] == {"event": "webhooks_lost", "count": 3}
+            *lost, summary = sender.lines()[-4:]
+            line = {"event": "webhook_lost", "host": "127.0.0.1", "reason": "the server is shutting down", **IDS}
+            assert lost == [line] * 3
+            assert summary == {"event": "webhooks_lost", "count": 3}
             live.end()
             assert await sender.hooks.wait_delivered(1.0)
             assert len(sender.tasks) == 0
@@ -473,7 +486,7 @@ def test_a_snapshot_that_fails_harms_nobody() -> None:
             raise ZeroDivisionError
 
         async with serving(Receiver().answer) as base:
-            tell = sender.hooks.hook(base, ALL, {}, broken)
+            tell = sender.hooks.hook(base, ALL, {}, broken, IDS)
             tell("start")
             tell("output")
             await until(lambda: len(sender.lines()) == 2)
@@ -494,7 +507,33 @@ def test_requests_at_a_time_are_bounded_over_all_predictions() -> None:
                 Story(sender, f"{base}/{number}").end()
             assert await sender.hooks.wait_delivered(20.0)
             assert len(receiver.bodies) == 3 * SENDERS
-            assert 1 < receiver.most <= SENDERS
+            assert 1 < receiver.most <= SENDERS_OF_A_HOST
+
+    run(work)
+
+
+@pytest.mark.parametrize("event", ["start", "completed"])
+def test_a_receiver_that_never_answers_holds_up_no_other(event: str) -> None:
+    silenced: list[bytes] = []
+
+    async def mute(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        silenced.append(await reader.readuntil(b"\r\n\r\n"))
+        await reader.read()
+
+    async def work() -> None:
+        receiver = Receiver()
+        async with (
+            speaking(mute) as dead,
+            serving(receiver.answer) as alive,
+            sending(timeout_s=600.0) as sender,
+        ):
+            for _ in range(3 * SENDERS):
+                Story(sender, dead).tell(event)
+            await until(lambda: len(silenced) == SENDERS_OF_A_HOST)
+            for _ in range(2 * SENDERS):
+                Story(sender, alive).tell(event)
+            await until(lambda: len(receiver.bodies) == 2 * SENDERS)
+            assert len(silenced) == SENDERS_OF_A_HOST
 
     run(work)
 
@@ -503,16 +542,129 @@ def test_the_end_overtakes_output_that_still_stands_in_line() -> None:
     async def work() -> None:
         receiver = Receiver(delay_s=0.3)
         async with serving(receiver.answer) as base, sending() as sender:
-            crowd = [Story(sender, f"{base}/{number}") for number in range(SENDERS)]
+            crowd = [Story(sender, f"{base}/{number}") for number in range(SENDERS_OF_A_HOST)]
             for each in crowd:
                 each.put(0)
             late = Story(sender, f"{base}/late")
             late.put(7)
-            await until(lambda: len(receiver.bodies) == SENDERS)
+            await until(lambda: len(receiver.bodies) == SENDERS_OF_A_HOST)
             late.end()
             assert await sender.hooks.wait_delivered(20.0)
             assert [body for body in receiver.bodies if body["output"] == [7]] == [
                 {"status": "succeeded", "output": [7]}
             ]
+
+    run(work)
+
+
+# --- what ended predictions owe ----------------------------------------------------------------------------------------
+
+
+async def _mute(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+    await reader.read()
+
+
+class Crowd:
+    """Predictions that end. Shape: their numbers are in the log."""
+
+    def __init__(self, sender: Sender) -> None:
+        self._sender = sender
+
+    def end(self, url: str, number: int, body: bytes = b"{}", event: str = "") -> None:
+        ids = {"prediction": str(number), "request": "r1"}
+        tell = self._sender.hooks.hook(url, ALL, {}, lambda: body, ids)
+        if event:
+            tell(event)
+        tell("completed")
+
+    def lost(self) -> list[int]:
+        return [int(line["prediction"]) for line in self._sender.lines() if line["event"] == "webhook_lost"]
+
+
+@pytest.mark.parametrize("event", ["", "start", "output"])
+def test_a_silent_receiver_is_owed_so_many_and_the_oldest_are_lost(event: str) -> None:
+    async def work() -> None:
+        async with speaking(_mute) as dead, sending(timeout_s=600.0, most=50) as sender:
+            crowd = Crowd(sender)
+            for number in range(300):
+                crowd.end(dead, number, event=event)
+            assert crowd.lost() == list(range(250))
+            assert sender.counts == ["lost"] * 250
+            assert sender.lines()[0]["reason"] == "too many are owed"
+            assert sender.hooks.owed == 50
+            await until(lambda: len(sender.tasks) == 50)
+            # Those that are being sent are no more in line, and never lost.
+            await until(lambda: sender.hooks.sending_bytes > 0)
+            for number in range(300, 400):
+                crowd.end(dead, number, event=event)
+            assert crowd.lost() == [*range(250), *range(250 + SENDERS_OF_A_HOST, 350)]
+            assert sender.hooks.owed == 50 + SENDERS_OF_A_HOST
+            await until(lambda: len(sender.tasks) == 50 + SENDERS_OF_A_HOST)
+
+    run(work)
+
+
+def test_what_is_owed_is_bounded_by_its_bytes_and_told() -> None:
+    async def work() -> None:
+        async with speaking(_mute) as dead, sending(timeout_s=600.0, most_bytes=1_000_000) as sender:
+            assert sender.hooks.held() == 0
+            crowd = Crowd(sender)
+            for number in range(50):
+                crowd.end(dead, number, b"x" * 100_000)
+                assert sender.hooks.held() <= 1_000_000 + 110_000
+            assert crowd.lost() == list(range(40))
+            await until(lambda: sender.hooks.sending_bytes == SENDERS_OF_A_HOST * 100_000)
+            assert sender.hooks.held() >= 10 * 100_000
+            await sender.hooks.close()
+            assert sender.hooks.held() == sender.hooks.owed == 0
+
+    run(work)
+
+
+def test_a_host_that_is_silent_loses_its_own_and_nothing_of_others() -> None:
+    async def work() -> None:
+        receiver = Receiver(500)
+        names = Names(silent_test=[["127.0.0.1"]], heard_test=[["127.0.0.1"]])
+        async with (
+            speaking(_mute) as dead,
+            serving(receiver.answer) as alive,
+            sending(names, timeout_s=600.0, most=20) as sender,
+        ):
+            crowd = Crowd(sender)
+            crowd.end(alive.replace("127.0.0.1", "heard.test"), 1000)
+            await until(lambda: "retried" in sender.counts)
+            for number in range(100):
+                crowd.end(dead.replace("127.0.0.1", "silent.test"), number)
+            assert 1000 not in crowd.lost()
+            assert len(crowd.lost()) == 81
+            await until(lambda: "sent" in sender.counts)
+
+    run(work)
+
+
+def test_a_prediction_that_is_over_is_let_go_while_its_webhook_is_owed() -> None:
+    async def work() -> None:
+        async with speaking(_mute) as dead, sending(timeout_s=600.0) as sender:
+            story = Story(sender, dead)
+            story.tell("start")
+            story.end()
+            gone = weakref.ref(story)
+            del story
+            gc.collect()
+            assert gone() is None
+            assert sender.hooks.owed == 1
+
+    run(work)
+
+
+def test_what_was_sent_is_held_no_more() -> None:
+    async def work() -> None:
+        receiver = Receiver(503)
+        async with serving(receiver.answer) as base, sending() as sender:
+            Crowd(sender).end(base, 1, b'"%b"' % (b"x" * 100_000), "start")
+            assert sender.hooks.held() > 100_000
+            assert await sender.hooks.wait_delivered(20.0)
+            assert sender.hooks.held() == sender.hooks.owed == 0
+            assert len(receiver.raw) == 2
 
     run(work)

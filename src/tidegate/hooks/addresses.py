@@ -53,6 +53,10 @@ class GuardError(Exception):
     """A request that must not be made, in a sentence without the URL's path and query."""
 
 
+class PrivateError(GuardError):
+    """A request that must not be made unless addresses may be private."""
+
+
 def public(text: str) -> bool:
     """Say whether an address belongs to the public internet. Shape: of one that holds an IPv4 address, that one counts.
 
@@ -102,7 +106,7 @@ def _check_literal(host: str, *, allow_private: bool) -> None:
             raise GuardError("its URL has an address that is not written the usual way") from None
         return
     if not fine:
-        raise GuardError(f"{host} is not a public address")
+        raise PrivateError(f"{host} is not a public address")
 
 
 def _numeric(host: str) -> bool:

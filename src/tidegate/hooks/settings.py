@@ -6,7 +6,10 @@ from tidegate.kernel.units import Count, Duration, Secret, Size
 
 
 class FileSettings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How files are fetched whose URLs are inputs. Shape: `allow_private` lets them be on addresses that are not public."""
+    """How files are fetched whose URLs are inputs. Shape: `allow_private` lets them be on addresses that are not public.
+
+    Holds: `max_bytes` is for all files of a prediction together, data URIs too, and `timeout` for all fetching of one.
+    """
 
     max_bytes: Size = 100 * 1024 * 1024
     timeout_s: Duration = field(default=60.0, name="timeout")
