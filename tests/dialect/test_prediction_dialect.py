@@ -9,11 +9,11 @@ from conversing import check_grammar
 from tidegate.dialect import Dialect, Notice, ProviderDialect, ProviderError, Sight
 from tidegate.dialect.conversation import Conversation, Untranslatable
 from tidegate.dialect.events import Done, Event, Failed, Finished, Started, Text, UsageSeen
-from tidegate.dialect.prediction import (
+from tidegate.dialect.prediction import Prediction, PredictionProvider, read_envelope, text_bytes, write_envelope
+from tidegate.dialect.prediction.frames import (
+    MAX_ERROR_CHARS,
     Completed,
     Metric,
-    Prediction,
-    PredictionProvider,
     chunk_of,
     completed_frame,
     completed_of,
@@ -22,12 +22,9 @@ from tidegate.dialect.prediction import (
     metric_frame,
     metric_of,
     output_frame,
-    read_envelope,
     read_frame,
     value_frame,
-    write_envelope,
 )
-from tidegate.dialect.prediction.frames import MAX_ERROR_CHARS
 from tidegate.exchange import Ask, Usage
 from tidegate.relay.meter import Meter
 from tidegate.verdict import BAD_REQUEST, Refused
@@ -376,3 +373,28 @@ def test_a_stream_in_one_piece_reads_the_same() -> None:
 def test_a_refusal_has_a_message() -> None:
     assert PROVIDER.read_error(503, b"busy\n") == ProviderError("busy", status=503)
     assert PROVIDER.read_error(503, b"").status == 503
+
+
+@pytest.mark.parametrize(
+    ("chunk", "size"),
+    [
+        (b'"abcd"', 4),
+        (b"17", 2),
+        (b"null", 4),
+        (b'""', 0),
+        (b'"data:image/png;base64,AAAA"', 0),
+        (b'["data:image/png;base64,AAAA","data:;base64,BBBB"]', 3),
+        (b'{"a":"data:image/png;base64,AAAA","b":"x"}', 14),
+        (b'"data: it is"', 11),
+        (b'"data:text/plain,AAAA"', 20),
+    ],
+)
+def test_files_in_an_output_are_no_text(chunk: bytes, size: int) -> None:
+    assert text_bytes(chunk) == size
+
+
+def test_what_is_no_text_is_told_with_the_request() -> None:
+    body = write_envelope("river", "", b'{"image":"data:,AAAA"}', {}, 10)
+    assert Prediction.read_request(body).aside == 10
+    assert Prediction().write_request(Prediction.read_request(body), "sea") == body.replace(b"river", b"sea")
+    assert Prediction.read_request(write_envelope("river", "", b"{}", {}, -3)).aside == 0

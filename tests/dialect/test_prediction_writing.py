@@ -183,7 +183,9 @@ def test_tools_that_must_not_be_called_are_not_shown() -> None:
 )
 def test_what_is_no_text_is_refused(takes: Takes, part: Part, what: str) -> None:
     role = "assistant" if isinstance(part, CallPart) else "user"
-    with pytest.raises(Untranslatable, match=f"`messages` has {what}, which a model that runs here") as refused:
+    with pytest.raises(
+        Untranslatable, match=f"`messages` has {what}, which this model's handler does not take"
+    ) as refused:
         asked(USER, turn(role, part), takes=takes)
     assert refused.value.param == "messages"
 

@@ -195,15 +195,15 @@ _USUAL: Final[Mapping[str, object]] = {
 """What some clients say of which everybody takes the same for granted."""
 
 
-def lost(conversation: Conversation, lacks: Mapping[str, Loss], dialect: str) -> tuple[str, ...]:
-    """Give the client's members that are dropped. Errors: Untranslatable for one that must not be."""
+def lost(conversation: Conversation, lacks: Mapping[str, Loss], whom: str) -> tuple[str, ...]:
+    """Give the client's members that are dropped. Errors: Untranslatable for one that must not be, and cannot be said to `whom`."""
     dropped = list(conversation.dropped)
     for name, loss in lacks.items():
         if not _says(conversation, name):
             continue
         member = conversation.member(name)
         if not loss.harmless:
-            raise Untranslatable(member, f"`{member}` cannot be said to a provider that speaks {dialect}")
+            raise Untranslatable(member, f"`{member}` cannot be said to {whom}")
         dropped.append(member)
     return tuple(dict.fromkeys(dropped))
 

@@ -92,7 +92,7 @@ class _Writer:
             frequency_penalty=said.frequency_penalty or None,
             presence_penalty=said.presence_penalty or None,
         )
-        return tuple(dict.fromkeys((*lost(plain, LACKS, NAME), *self._notes)))
+        return tuple(dict.fromkeys((*lost(plain, LACKS, f"a provider that speaks {NAME}"), *self._notes)))
 
     def members(self) -> dict[str, object]:
         """Give the members of the request."""

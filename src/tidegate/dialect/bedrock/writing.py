@@ -87,7 +87,7 @@ _version = re.compile(r"claude-(?:[a-z]+-)?(\d+)(?:-(\d{1,2})(?!\d))?").search
 
 def write(conversation: Conversation, model: str) -> Written:
     """Write a request. Errors: Untranslatable for what Converse, or this model, has no word for."""
-    dropped = lost(conversation, LACKS, "Bedrock's Converse")
+    dropped = lost(conversation, LACKS, "a provider that speaks Bedrock's Converse")
     system, turns = leading(conversation.turns)
     turns = merged(tuple(Turn(turn.role, tuple(filter(_says, turn.parts))) for turn in turns))
     knows_more = "anthropic" in model

@@ -87,7 +87,8 @@ _SCHEMES: Final = ("https://", "gs://")
 def written(conversation: Conversation, model: str) -> Written:
     """Write a request. Errors: Untranslatable for what it has no word for."""
     one = conversation.parallel_tools is False and bool(conversation.tools)
-    dropped = lost(structs.replace(conversation, parallel_tools=False if one else None), LACKS, _NAME)
+    asked = structs.replace(conversation, parallel_tools=False if one else None)
+    dropped = lost(asked, LACKS, f"a provider that speaks {_NAME}")
     early = _early(model) is not None
     system, turns = leading(conversation.turns)
     body: dict[str, object] = {"contents": _Contents(conversation.member("turns"), early=early).written(turns)}

@@ -63,7 +63,7 @@ _NO_PARAMETERS: Final = {"type": "object", "properties": {}}
 
 def written(conversation: Conversation, model: str) -> Written:
     """Write a request. Errors: Untranslatable for what it has no word for."""
-    dropped = lost(_unasked(conversation), LACKS, _NAME)
+    dropped = lost(_unasked(conversation), LACKS, f"a provider that speaks {_NAME}")
     member = conversation.member("turns")
     settings = ((option, getattr(conversation, name)) for name, option in _OPTIONS.items())
     options = {option: value for option, value in settings if value is not None}

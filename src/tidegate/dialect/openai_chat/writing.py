@@ -61,7 +61,7 @@ class Quirks(Struct, frozen=True):
 
 def written(conversation: Conversation, model: str, quirks: Quirks) -> Written:
     """Write a request. Errors: Untranslatable."""
-    dropped = lost(conversation, quirks.lacks, NAME)
+    dropped = lost(conversation, quirks.lacks, f"a provider that speaks {NAME}")
     lacks = [name for name in quirks.lacks if "." not in name]
     said = structs.replace(conversation, **{name: getattr(_UNSAID, name) for name in lacks})
     members: dict[str, Any] = {"model": model, "messages": [*_messages(said, quirks.thoughts)], **_settings(said)}

@@ -62,7 +62,7 @@ _reasoning_model = re.compile(r"(?:.*/)?(?:o\d|gpt-[5-9](?!.*-chat)|codex|comput
 
 def write_conversation(conversation: Conversation, model: str) -> Written:
     """Write a request. Errors: Untranslatable for what there is no word for."""
-    dropped = lost(conversation, LACKS, "OpenAI's Responses")
+    dropped = lost(conversation, LACKS, "a provider that speaks OpenAI's Responses")
     if conversation.max_tokens is not None and conversation.max_tokens < _MIN_TOKENS:
         bound = conversation.member("max_tokens")
         raise Untranslatable(bound, f"`{bound}` must be at least {_MIN_TOKENS} for OpenAI's Responses")

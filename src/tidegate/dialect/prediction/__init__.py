@@ -6,33 +6,24 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from tidegate.dialect import Notice, ProviderError, Sight, sight_of
+from tidegate.dialect import ClientDialect, Notice, ProviderError, Sight, sight_of
 from tidegate.dialect.conversation import Conversation, Loss, Untranslatable, Written
 from tidegate.dialect.events import Done, Event, Failed
 from tidegate.dialect.openai_chat import OpenAIChat
 from tidegate.dialect.prediction import frames
 from tidegate.dialect.prediction.envelope import Envelope, read_envelope, write_envelope
-from tidegate.dialect.prediction.events import PredictionDecoder, Tokens, failure_of
+from tidegate.dialect.prediction.events import PredictionDecoder, Tokens, failure_of, text_bytes
 from tidegate.dialect.prediction.frames import (
     COMPLETED,
-    LOG,
-    METRIC,
-    OUTPUT,
-    VALUE,
-    Completed,
-    Metric,
-    chunk_of,
     completed_frame,
     completed_of,
-    error_frame,
     log_frame,
     metric_frame,
-    metric_of,
     output_frame,
     read_frame,
     value_frame,
 )
-from tidegate.dialect.prediction.writing import Takes, handler_of, written
+from tidegate.dialect.prediction.writing import Check, Mistake, Takes, apart, handler_of, written
 from tidegate.dialect.values import json_of, said_plainly
 from tidegate.dialect.whole import notice_of
 from tidegate.exchange import Ask, Usage
@@ -40,30 +31,18 @@ from tidegate.wire import Framed
 from tidegate.wire.sse import split
 
 __all__ = [
-    "COMPLETED",
-    "LOG",
-    "METRIC",
     "NAME",
-    "OUTPUT",
-    "VALUE",
-    "Completed",
     "Envelope",
-    "Metric",
+    "Mistake",
     "Prediction",
-    "PredictionDecoder",
     "PredictionProvider",
     "Tokens",
-    "chunk_of",
     "completed_frame",
-    "completed_of",
-    "error_frame",
-    "failure_of",
     "log_frame",
     "metric_frame",
-    "metric_of",
     "output_frame",
     "read_envelope",
-    "read_frame",
+    "text_bytes",
     "value_frame",
     "write_envelope",
 ]
@@ -87,7 +66,9 @@ class Prediction(OpenAIChat):
     @staticmethod
     def read_request(body: bytes, /) -> Ask:
         """Read an envelope. Errors: Refused (bad_request) with the `param` that is wrong."""
-        return Ask(model=read_envelope(body).model, stream=True, wants_usage=False, body=body, dialect=NAME)
+        envelope = read_envelope(body)
+        aside = max(0, envelope.aside)
+        return Ask(model=envelope.model, stream=True, wants_usage=False, body=body, dialect=NAME, aside=aside)
 
     @staticmethod
     def read_conversation(body: bytes, /) -> Conversation:  # noqa: ARG004 (nothing in it is a conversation)
@@ -103,7 +84,7 @@ class Prediction(OpenAIChat):
         if model == ask.model:
             return ask.body
         envelope = read_envelope(ask.body)
-        return write_envelope(model, envelope.id, bytes(envelope.input), envelope.context)
+        return write_envelope(model, envelope.id, bytes(envelope.input), envelope.context, envelope.aside)
 
     @staticmethod
     def envelope(block: bytes, /) -> tuple[bytes, bytes] | None:  # noqa: ARG004 (no frame passes its reader by)
@@ -168,22 +149,44 @@ class Prediction(OpenAIChat):
         return frames.error_frame(message)
 
 
+def _nothing(members: Mapping[str, object]) -> Mistake | None:  # noqa: ARG001 (where no schema is known)
+    """Forbid nothing."""
+    return None
+
+
 class PredictionProvider:
     """What chats are translated to where a handler can answer them.
 
-    Shape: `takes` is the parameter that gets what was said, `parameters` are all that it has, `schema` says of what types they are.
+    Shape: `takes` is the parameter that gets what was said, `parameters` are all that it has, `files` those that are files;
+    `schema` says of what types they are, and `check` what of an input it forbids.
     """
 
     __slots__ = ("_handler", "lacks")
 
     name = NAME
 
-    def __init__(self, takes: Takes, parameters: Sequence[str], schema: bytes = b"{}") -> None:
-        self._handler = handler_of(takes, parameters, schema)
+    def __init__(
+        self,
+        takes: Takes,
+        parameters: Sequence[str],
+        schema: bytes = b"{}",
+        *,
+        files: Sequence[str] = (),
+        check: Check = _nothing,
+    ) -> None:
+        self._handler = handler_of(takes, parameters, schema, files, check)
         self.lacks: Mapping[str, Loss] = self._handler.lacks
 
+    def write_chat(self, client: ClientDialect, body: bytes, model: str) -> Written:
+        """Write an envelope of a client's request. Shape: members with the names of the handler's own parameters go there.
+
+        Errors: Refused for what is wrong, by itself or for this handler; Untranslatable for what it cannot be told.
+        """
+        rest, own = apart(body, self._handler.own)
+        return written(client.read_conversation(rest), model, self._handler, own)
+
     def write_conversation(self, conversation: Conversation, model: str, /) -> Written:
-        """Write an envelope. Errors: Untranslatable for what the handler cannot be told."""
+        """Write an envelope. Errors: Untranslatable for what the handler cannot be told; Refused for what its schema forbids."""
         return written(conversation, model, self._handler)
 
     @staticmethod
@@ -197,9 +200,12 @@ class PredictionProvider:
         return notice_of(PredictionProvider.read_answer(body))
 
     @staticmethod
-    def read_answer(body: bytes, /) -> Sequence[Event]:
-        """Read all frames of a stream that came as one body. Shape: ends in Done, or in Failed. Errors: FrameError."""
-        decoder = PredictionDecoder()
+    def read_answer(body: bytes, /, ask: Ask | None = None) -> Sequence[Event]:
+        """Read all frames of a stream that came as one body. Shape: ends in Done, or in Failed. Errors: FrameError.
+
+        Shape: what was asked is what tokens are judged by that the handler does not count.
+        """
+        decoder = PredictionDecoder() if ask is None else PredictionProvider.decoder(ask)
         events = [event for frame in split(body) for event in decoder.feed(frame)]
         ended = bool(events) and isinstance(events[-1], (Done, Failed))
         return events if ended else [*events, Failed(ProviderError("the prediction's answer is not complete"))]

@@ -18,21 +18,25 @@ _RULES: Final = {
 
 
 class Envelope(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One prediction's request. Shape: `input` is a JSON object that nobody has read yet; `id` is empty for a chat's."""
+    """One prediction's request.
+
+    Shape: `input` is a JSON object that nobody has read yet; `id` is empty for a chat's; `aside` bytes of it are no text.
+    """
 
     model: Annotated[str, Meta(min_length=1, max_length=MAX_MODEL_CHARS)]
     id: str = ""
     input: Raw
     context: dict[str, str] = field(default_factory=dict)
+    aside: int = 0
 
 
 _decode = msgspec.json.Decoder(Envelope).decode
 _encode = msgspec.json.Encoder().encode
 
 
-def write_envelope(model: str, id: str, input: bytes, context: Mapping[str, str]) -> bytes:  # noqa: A002 (the members' names)
+def write_envelope(model: str, id: str, input: bytes, context: Mapping[str, str], aside: int = 0) -> bytes:  # noqa: A002 (the members' names)
     """Write a request. Shape: `input` is a JSON object, and stays as it is."""
-    return _encode(Envelope(model=model, id=id, input=Raw(input), context=dict(context)))
+    return _encode(Envelope(model=model, id=id, input=Raw(input), context=dict(context), aside=aside))
 
 
 def read_envelope(body: bytes) -> Envelope:

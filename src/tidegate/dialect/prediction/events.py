@@ -1,6 +1,8 @@
 """What a prediction says, as events of a chat. A text is said as it is; any other output as its JSON."""
 
+import re
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from tidegate.dialect.events import Done, Event, Failed, Finished, ProviderError, Started, Text, UsageSeen
@@ -10,7 +12,6 @@ from tidegate.dialect.prediction.frames import (
     OUTPUT,
     VALUE,
     Completed,
-    Mode,
     chunk_of,
     completed_of,
     metric_of,
@@ -19,6 +20,7 @@ from tidegate.dialect.prediction.frames import (
 from tidegate.dialect.values import count_of, value_of
 from tidegate.dialect.whole import text_of
 from tidegate.exchange import Usage
+from tidegate.kernel.telling import Mode
 from tidegate.wire import Framed
 
 _ONLY: Final = 0
@@ -29,6 +31,9 @@ _OUTPUT: Final = ("output_token_count", "output_tokens", "completion_token_count
 _REASON: Final = "finish_reason"
 """The metric that says why a text ends where it does."""
 _REMEMBERED: Final = frozenset((*_INPUT, *_OUTPUT, _REASON))
+
+_URI: Final = b'"data:'
+_without_files = partial(re.compile(rb'"data:[^",]*;base64,[^"]*"').sub, b"")
 
 FAILED: Final = "prediction_failed"
 CANCELED: Final = "prediction_canceled"
@@ -43,6 +48,13 @@ def failure_of(completed: Completed) -> ProviderError | None:
     return ProviderError(completed.error or "the prediction failed", code=FAILED)
 
 
+def text_bytes(chunk: bytes) -> int:
+    """Judge how much of an output's JSON is text: all but files, which are data URIs."""
+    if _URI in chunk:
+        chunk = _without_files(chunk)
+    return max(0, len(chunk) - 2) if chunk.startswith(b'"') else len(chunk)
+
+
 class Tokens:
     """What a handler records of its tokens, and of why its text ends. Holds: the latest value of each such metric."""
 
@@ -55,6 +67,13 @@ class Tokens:
     def reason(self) -> str:
         """Why the text ends, in the handler's word; empty where it has none."""
         return text_of(self._metrics.get(_REASON))
+
+    @property
+    def counted(self) -> bool:
+        """Whether the handler has counted any."""
+        if not self._metrics:
+            return False
+        return self._recorded(_INPUT) is not None or self._recorded(_OUTPUT) is not None
 
     def remember(self, name: str, value: bytes, mode: Mode) -> None:
         """Take a metric, if it is one of these. Shape: `value` is JSON. Errors: FrameError when it cannot be read."""
@@ -75,14 +94,11 @@ class Tokens:
             estimated=given is None or out is None,
         )
 
-    def recorded(self, prompt_bytes: int, frames: int, content_bytes: int) -> Usage | None:
-        """Give the tokens as above; None where the handler counts none."""
-        if not self._metrics or (self._recorded(_INPUT) is None and self._recorded(_OUTPUT) is None):
-            return None
-        return self.usage(prompt_bytes, frames, content_bytes)
-
     def _recorded(self, names: Sequence[str]) -> int | None:
-        return next((count for name in names if (count := count_of(self._metrics, name)) is not None), None)
+        metrics = self._metrics
+        if not metrics:
+            return None
+        return next((count for name in names if (count := count_of(metrics, name)) is not None), None)
 
 
 class PredictionDecoder:

@@ -10,17 +10,14 @@
 JSON that only passes through stays bytes.
 """
 
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 from msgspec import Raw, Struct
 
 from tidegate.exchange import Usage
+from tidegate.kernel.telling import Mode, Source, Status
 from tidegate.wire import Frame, FrameError
-
-Source = Literal["stdout", "stderr"]
-Mode = Literal["replace", "increment", "append"]
-Status = Literal["succeeded", "failed", "canceled"]
 
 OUTPUT: Final = b"output"
 VALUE: Final = b"value"
