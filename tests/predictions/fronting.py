@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from random import Random
 from typing import Any, NoReturn
 
 import msgspec
@@ -13,7 +14,7 @@ from tidegate.dialect.prediction import read_envelope
 from tidegate.edge.client import BodyLimit
 from tidegate.edge.connection import Connection, Edge, Hot
 from tidegate.edge.settings import ServerSettings
-from tidegate.exchange import Arrival, Client, Ending, Identity, Outcome, ReplyHead
+from tidegate.exchange import Arrival, AttemptRecord, Client, Ending, Identity, Outcome, ReplyHead
 from tidegate.predictions.front import Around, Predictions
 from tidegate.predictions.paths import route_of
 from tidegate.predictions.registry import Registry
@@ -52,6 +53,10 @@ class Model:
         self.checked = 0
         self.stops: dict[Outcome, asyncio.Event] = {}
 
+    @property
+    def serves(self) -> bool:
+        return self.found.status in {"READY", "BUSY", "UNHEALTHY"}
+
     def health(self) -> Health:
         return self.found
 
@@ -67,7 +72,10 @@ class Model:
 
 
 class Handler:
-    """Fits edge.connection.Conducting: streams n words of the prompt, holds at `gate`, is stopped by its model's cancel."""
+    """Fits edge.connection.Conducting: streams n words of the prompt, holds at `gate`, is stopped by its model's cancel.
+
+    Shape: `waits` says that it stands in line first, at `opening`; `stopping` is how long it takes to stop.
+    """
 
     def __init__(self, model: Model) -> None:
         self.model = model
@@ -75,6 +83,9 @@ class Handler:
         self.gate.set()
         self.opening = asyncio.Event()
         self.opening.set()
+        self.stopping = asyncio.Event()
+        self.stopping.set()
+        self.waits = False
         self.fault: Fault | None = None
         self.breaks = False
         self.headers: tuple[tuple[bytes, bytes], ...] = EVENTS.headers
@@ -90,6 +101,8 @@ class Handler:
         self.inputs.append(bytes(envelope.input))
         try:
             async with client.present():
+                if self.waits:
+                    arrival.outcome.attempts.append(AttemptRecord(provider="local", model="m", started_at=1.0))
                 await self.opening.wait()
                 if self.fault is not None:
                     raise self.fault
@@ -107,6 +120,7 @@ class Handler:
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
             wait.cancel()
+        await self.stopping.wait()
         for index in range(0 if stop.is_set() else members.get("n", 1)):
             client.write(b'event: output\ndata: {"chunk":"w","index":%d}\n\n' % index)
         status = (
@@ -122,6 +136,10 @@ class Keys:
 
     needed = False
 
+    @property
+    def open(self) -> bool:
+        return not self.needed
+
     def identify(self, headers: Mapping[bytes, bytes], address: str, /) -> Identity:
         key = headers.get(b"authorization", b"").decode()
         if self.needed and not key:
@@ -133,6 +151,7 @@ class Free:
     """Fits front.Guarding: there is room."""
 
     counted = 0
+    read = 0
 
     def judge(self, length: int, /) -> None:
         """Refuse nothing."""
@@ -143,6 +162,7 @@ class Free:
 
     def came(self, counted: int, /) -> None:
         self.counted -= counted
+        self.read += 1
 
 
 class Book:
@@ -188,12 +208,14 @@ class Fronted:
         self.shut_down = 0
         self.told: list[tuple[str, str]] = []
         self.hooked: list[tuple[str, frozenset[str], Mapping[str, str]]] = []
+        self.ids: list[Mapping[str, str]] = []
         self.port = 0
         loop = asyncio.get_running_loop()
         self.registry = Registry(settings, loop.time)
         self.front = Predictions(
             Around(
                 settings=settings,
+                server=ServerSettings,
                 models=lambda: self.models,
                 gate=self.keys,
                 memory=self.memory,
@@ -205,8 +227,7 @@ class Fronted:
                 tasks=self.tasks,
                 clock=loop.time,
                 wall=lambda: 1.7e9,
-                heartbeat_s=15.0,
-                slow_s=30.0,
+                chance=Random(1).random,
                 shut_down=self.shut,
             )
         )
@@ -215,9 +236,15 @@ class Fronted:
         self.shut_down += 1
 
     def hook(
-        self, url: str, events: frozenset[str], headers: Mapping[str, str], snapshot: Callable[[], bytes]
+        self,
+        url: str,
+        events: frozenset[str],
+        headers: Mapping[str, str],
+        snapshot: Callable[[], bytes],
+        ids: Mapping[str, str],
     ) -> Callable[[str], None]:
         self.hooked.append((url, events, headers))
+        self.ids.append(ids)
         return lambda event: self.told.append((event, msgspec.json.decode(snapshot())["status"]))
 
     async def post(self, body: Any, path: str = "/predictions", **headers: str) -> Reply:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from tidegate.edge.settings import ServerSettings
 from tidegate.exchange import AttemptRecord, Ending, Outcome, ReplyHead
 from tidegate.predictions.prediction import Order, Policy, Prediction, Terms
 from tidegate.predictions.settings import PredictionSettings
@@ -32,22 +33,25 @@ class Run:
         settings: PredictionSettings | None = None,
         *,
         hears: bool = True,
-        max_log_bytes: int = 4096,
     ) -> None:
         self.hears = hears
         self.asked = 0
         self.left = False
         self.told: list[str] = []
+        self.server = ServerSettings()
+        self.reported: list[tuple[str, Exception]] = []
         self.outcome = Outcome(1.0)
         loop = asyncio.get_running_loop()
         terms = Terms(
             settings=settings or PredictionSettings(),
+            server=lambda: self.server,
             clock=loop.time,
             wall=lambda: 1_700_000_000.0 + loop.time() - 1000.0,
-            max_log_bytes=max_log_bytes,
+            report=lambda prediction, error: self.reported.append((prediction, error)),
         )
         order = Order(id="p1", tenant="acme", model="m", input=b'{"text":"hi"}', policy=policy)
-        self.prediction = Prediction(order, terms, self.outcome, self._cancelling, self.told.append)
+        self.prediction = Prediction(order, terms, self.outcome, self._cancelling)
+        self.prediction.tell = self.told.append
 
     def _cancelling(self, outcome: Outcome) -> bool:
         assert outcome is self.outcome

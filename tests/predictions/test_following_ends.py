@@ -1,24 +1,36 @@
 """How those who follow a prediction are answered where it does not end well, or they do not."""
 
 import asyncio
+from random import Random
 
 import pytest
 from predicted import Run, events, frame, turns, virtual
 
+from tidegate.edge.settings import ServerSettings
 from tidegate.predictions.following import answer_creator, answer_follower, follow
 from tidegate.predictions.requests import Mode, Wish
 from tidegate.predictions.settings import PredictionSettings
+from tidegate.replay.history import KEEP_ALIVE
 from tidegate.tasks import Tasks
 from tidegate.testing.clock import run_virtual
 from tidegate.testing.memory import MemoryClient
-from tidegate.verdict import CLIENT_SLOW, COMPLETED, RATE_LIMITED, Fault, Refused
+from tidegate.verdict import BUG, CLIENT_SLOW, COMPLETED, RATE_LIMITED, Fault, Refused
+
+CHANCE = Random(1).random
+
+
+class Broken(MemoryClient):
+    """A client whose connection breaks its contract."""
+
+    def write(self, data: bytes, /) -> None:
+        raise ZeroDivisionError
 
 
 @virtual
 async def test_who_takes_nothing_is_cut_off_and_said_to_be_slow() -> None:
     run, tasks, client = Run(), Tasks(), MemoryClient()
     run.start()
-    following = tasks.spawn(follow(run.prediction, client, None))
+    following = tasks.spawn(follow(run.prediction, client, None, CHANCE))
     await turns()
     assert client.flow is not None
     client.waiting = 10
@@ -29,10 +41,39 @@ async def test_who_takes_nothing_is_cut_off_and_said_to_be_slow() -> None:
 
 
 @virtual
+async def test_a_follower_that_raises_is_reported_and_did_not_leave_so_that_the_prediction_goes_on() -> None:
+    run, tasks, client = Run("stream"), Tasks(), Broken()
+    run.start()
+    assert (await tasks.spawn(follow(run.prediction, client, None, CHANCE))).verdict is BUG
+    ((prediction, error),) = run.reported
+    assert (prediction, type(error)) == ("p1", ZeroDivisionError)
+    assert client.aborted
+    assert (run.asked, run.prediction.over) == (0, False)
+
+
+@virtual
+async def test_followers_go_by_the_server_s_settings_as_they_are_when_they_come() -> None:
+    run, before, after, slow = Run(), MemoryClient(), MemoryClient(), MemoryClient()
+    run.start()
+    run.prediction.attach(before)
+    run.server = ServerSettings(heartbeat_s=2.0, slow_client_timeout_s=3.0)
+    run.prediction.attach(after)
+    run.prediction.attach(slow)
+    assert slow.flow is not None
+    slow.waiting = 10
+    slow.flow.pause()
+    await asyncio.sleep(5.0)
+    assert [client.written.count(KEEP_ALIVE) for client in (before, after)] == [0, 2]
+    assert [client.aborted for client in (before, after, slow)] == [False, False, True]
+    run.prediction.write(frame("completed", {"status": "succeeded"}))
+    await turns()
+
+
+@virtual
 async def test_who_hears_all_is_complete() -> None:
     run, tasks, client = Run(), Tasks(), MemoryClient()
     run.start()
-    following = tasks.spawn(follow(run.prediction, client, None))
+    following = tasks.spawn(follow(run.prediction, client, None, CHANCE))
     await turns()
     run.prediction.write(frame("completed", {"status": "succeeded"}))
     assert (await following).verdict is COMPLETED
@@ -43,7 +84,7 @@ async def test_who_hears_all_is_complete() -> None:
 def test_who_waited_for_one_that_never_was_is_refused_as_its_creator(mode: Mode) -> None:
     async def main() -> None:
         run, tasks = Run(), Tasks()
-        following = tasks.spawn(answer_follower(run.prediction, MemoryClient(), Wish("sync"), None))
+        following = tasks.spawn(answer_follower(run.prediction, MemoryClient(), Wish("sync"), None, CHANCE))
         await turns()
         fault = Refused(RATE_LIMITED)
         run.prediction.refuse(fault)
@@ -51,7 +92,7 @@ def test_who_waited_for_one_that_never_was_is_refused_as_its_creator(mode: Mode)
             await following
         assert told.value is fault
         with pytest.raises(Fault) as again:
-            await answer_follower(run.prediction, MemoryClient(), Wish(mode), None)
+            await answer_follower(run.prediction, MemoryClient(), Wish(mode), None, CHANCE)
         assert again.value is fault
 
     run_virtual(main)
@@ -61,7 +102,7 @@ def test_who_waited_for_one_that_never_was_is_refused_as_its_creator(mode: Mode)
 async def test_a_creator_whose_task_is_cancelled_takes_its_prediction_along() -> None:
     run, tasks = Run("sync"), Tasks()
     run.start()
-    creating = tasks.spawn(answer_creator(run.prediction, MemoryClient(), Wish("sync"), 1))
+    creating = tasks.spawn(answer_creator(run.prediction, MemoryClient(), Wish("sync"), 1, CHANCE))
     await turns()
     creating.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -73,7 +114,7 @@ async def test_a_creator_whose_task_is_cancelled_takes_its_prediction_along() ->
 async def test_a_follower_whose_task_is_cancelled_is_gone() -> None:
     run, tasks = Run("stream"), Tasks()
     run.start()
-    following = tasks.spawn(follow(run.prediction, MemoryClient(), None))
+    following = tasks.spawn(follow(run.prediction, MemoryClient(), None, CHANCE))
     await turns()
     assert len(run.prediction.history) == 1
     following.cancel()
@@ -87,5 +128,5 @@ async def test_nobody_follows_beyond_the_bound() -> None:
     run = Run(settings=PredictionSettings(max_subscribers=0))
     run.start()
     with pytest.raises(Refused) as refused:
-        await follow(run.prediction, MemoryClient(), None)
+        await follow(run.prediction, MemoryClient(), None, CHANCE)
     assert b"retry-after" in dict(refused.value.headers)

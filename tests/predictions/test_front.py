@@ -203,10 +203,10 @@ def test_a_model_that_cannot_run_says_why() -> None:
             starting = await at.post(INPUT)
             assert (starting.status, "retry-after" in starting.headers) == (503, True)
             assert (await at.get("/openapi.json")).json() == {"error": "OpenAPI schema not available"}
-            for status in ("SETUP_FAILED", "DEFUNCT"):
+            for status, again in (("SETUP_FAILED", False), ("DEFUNCT", True)):
                 at.models["m"] = Model(info=None, status=status)
                 failed = await at.post(INPUT, accept=SSE)
-                assert (failed.status, "retry-after" in failed.headers) == (503, False)
+                assert (failed.status, "retry-after" in failed.headers) == (503, again)
 
     run(scenario)
 
@@ -219,7 +219,7 @@ def test_documents_are_there_for_a_single_model_and_always_by_its_name() -> None
             health = (await at.get("/health-check")).json()
             assert (health["status"], health["setup"]["logs"], at.model.checked) == ("READY", "loaded", 1)
             at.keys.needed = True
-            assert "logs" not in (await at.get("/health-check")).json()["setup"]
+            assert (await at.get("/health-check")).json() == {"status": "READY"}
             assert (await at.post(INPUT)).status == 401
             at.keys.needed = False
             assert (await at.post(b"", "/shutdown")).status == 200
@@ -263,8 +263,7 @@ def test_health_without_identity_hides_what_the_model_said() -> None:
             at.keys.needed = True
             at.model.found = Health("UNHEALTHY", Setup("succeeded", "x", "y", "secret"), "secret")
             reply = await at.get("/v1/models/m/health-check")
-            assert (reply.status, reply.json()["status"]) == (200, "UNHEALTHY")
-            assert b"secret" not in reply.body
+            assert (reply.status, reply.json()) == (200, {"status": "UNHEALTHY"})
 
     run(scenario)
 

@@ -133,3 +133,23 @@ def test_what_no_parameter_takes_is_dropped_and_a_whole_float_is_an_integer() ->
 def test_inputs_are_the_same_whatever_the_order_of_their_keys() -> None:
     one, two = read_input(msgspec.Raw(b'{"a":1,"b":2}')), read_input(msgspec.Raw(b'{"b":2, "a":1}'))
     assert one.digest == two.digest != read_input(msgspec.Raw(b'{"a":1}')).digest
+
+
+def test_a_secret_goes_to_the_handler_and_is_told_to_nobody() -> None:
+    secret = {"type": ["string", "null"], "x-cog-secret": True}
+    properties = {
+        "key": secret,
+        "other": secret,
+        "keys": {"type": "array", "items": secret},
+        "groups": {"type": "array", "items": {"type": "array", "items": secret}},
+        "some": {"anyOf": [{"type": "integer"}, {"type": "array", "items": secret}]},
+        "pair": {"type": "array", "prefixItems": [{"type": "string"}], "items": False},
+        "word": {"type": "string"},
+    }
+    schema = msgspec.Raw(msgspec.json.encode({"type": "object", "properties": properties}))
+    inputs = Inputs(msgspec.structs.replace(INFO, input_schema=schema))
+    given = {"key": "a", "other": None, "keys": ["b", None], "pair": ["c"], "word": "d", "groups": [["e"]], "some": 5}
+    checked = inputs.check(read_input(msgspec.Raw(msgspec.json.encode(given))))
+    assert msgspec.json.decode(checked.json) == given
+    masked = {"key": "**********", "keys": ["**********", None], "groups": [["**********"]], "some": "**********"}
+    assert msgspec.json.decode(checked.shown) == given | masked

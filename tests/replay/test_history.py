@@ -56,6 +56,10 @@ class Broken(MemoryClient):
     def write(self, data: bytes, /) -> None:
         raise ConnectionError
 
+    def abort(self) -> None:
+        super().abort()
+        raise OSError
+
 
 class Full(MemoryClient):
     """A client that takes one piece at a time."""
@@ -70,6 +74,10 @@ def over(_: Subscription) -> None:
     """Nobody asks."""
 
 
+def broken(error: Exception) -> None:
+    raise AssertionError from error
+
+
 def follow(
     history: History,
     sink: Reader,
@@ -78,8 +86,11 @@ def follow(
     heartbeat_s: float = 0.0,
     slow_s: float = 0.0,
     on_over: Callable[[Subscription], None] = over,
+    on_fault: Callable[[Exception], None] = broken,
 ) -> Subscription:
-    return history.subscribe(sink, after=after, heartbeat_s=heartbeat_s, slow_s=slow_s, on_over=on_over)
+    return history.subscribe(
+        sink, after=after, heartbeat_s=heartbeat_s, slow_s=slow_s, on_over=on_over, on_fault=on_fault
+    )
 
 
 def fresh(max_events: int = 1024, max_bytes: int = 1 << 20, *, keeps: bool = True) -> History:
@@ -253,6 +264,34 @@ async def test_a_long_replay_is_given_in_blocks() -> None:
     assert max(map(len, client.written[:-1])) <= MAX_BLOCK_BYTES < len(client.written[-1])
 
 
+@pytest.mark.parametrize(
+    ("after", "places"),
+    [(None, [2, 4, 6, 8, 9, 10, 11, 12]), (3, [5, 7, 9, 10, 11, 12]), (9, [10, 11, 12]), (11, [12])],
+)
+def test_who_comes_when_all_is_over_is_given_it_in_blocks_that_end_where_events_do(
+    after: int | None, places: list[int]
+) -> None:
+    async def main() -> None:
+        history, client, there = fresh(max_bytes=1 << 30), Full(), MemoryClient()
+        reader = follow(history, there)
+        for size in (*[100_000] * 9, 2 * MAX_BLOCK_BYTES, 100_000, 2 * MAX_BLOCK_BYTES):
+            history.append(b"output", b"x" * size)
+        await turns(20)
+        reader.gone()
+        history.close()
+        late = follow(history, client, after)
+        found = []
+        while not late.over:
+            await turns()
+            found.append(late.place)
+            late.resume()
+        assert found == places
+        assert b"".join(there.written).endswith(b"".join(client.written))
+        assert client.written[0].startswith(b"id: %d\n" % ((after or 0) + 1))
+
+    run_virtual(main)
+
+
 @virtual
 async def test_a_sink_that_pauses_within_a_write_is_given_no_more() -> None:
     history, client = fresh(), Full()
@@ -299,17 +338,19 @@ async def test_a_client_that_is_gone_already_is_over_at_once() -> None:
 
 
 @virtual
-async def test_a_sink_that_raises_is_let_go_of_and_the_others_go_on() -> None:
+async def test_a_sink_that_raises_is_let_go_of_and_told_of_and_the_others_go_on() -> None:
     ended: list[Subscription] = []
-    history, broken, sound = fresh(), Broken(), MemoryClient()
-    reader = follow(history, broken, on_over=ended.append)
+    faults: list[Exception] = []
+    history, bad, sound = fresh(), Broken(), MemoryClient()
+    reader = follow(history, bad, on_over=ended.append, on_fault=faults.append)
     follow(history, sound)
     fill(history, 1)
     await turns()
     fill(history, 1)
     await turns()
     assert ended == [reader]
-    assert broken.aborted
+    assert [type(fault) for fault in faults] == [ConnectionError, OSError]
+    assert (bad.aborted, reader.broken, reader.departed) == (True, True, False)
     assert Followed(sound.written).seen == [1, 2]
 
 

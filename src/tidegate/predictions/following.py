@@ -1,7 +1,7 @@
 """How those who asked for a prediction are answered: at its end, at once, or event by event."""
 
 import asyncio
-import random
+from collections.abc import Callable
 from typing import Final
 
 from msgspec import json
@@ -11,7 +11,7 @@ from tidegate.kernel.backoff import retry_after
 from tidegate.predictions.answers import ACCEPTED, EVENT_STREAM, answer, plain_error
 from tidegate.predictions.prediction import Prediction
 from tidegate.predictions.requests import Wish
-from tidegate.verdict import CLIENT_GONE, CLIENT_SLOW, COMPLETED, QUEUE_FULL, RATE_LIMITED, Fault, Refused
+from tidegate.verdict import BUG, CLIENT_GONE, CLIENT_SLOW, COMPLETED, QUEUE_FULL, RATE_LIMITED, Fault, Refused
 
 MAX_WAIT_S: Final = 600.0
 """How long an answer is waited for that may come later, whatever the client says."""
@@ -19,7 +19,9 @@ CROWDED_RETRY_S: Final = 1.0
 """When to come again where too many follow: nobody knows when one of them leaves."""
 
 
-async def answer_creator(prediction: Prediction, client: Client, wish: Wish, max_queue: int) -> None:
+async def answer_creator(
+    prediction: Prediction, client: Client, wish: Wish, max_queue: int, chance: Callable[[], float]
+) -> None:
     """Answer who made a prediction. Errors: Fault where it does not run, or the client left."""
     try:
         async with client.present():
@@ -37,7 +39,7 @@ async def answer_creator(prediction: Prediction, client: Client, wish: Wish, max
     if fault is not None and prediction.status == "failed" and (prediction.refused_early or wish.mode == "sync"):
         raise _told(fault, max_queue)
     if wish.mode == "events":
-        await follow(prediction, client, None, prediction.headers)
+        await follow(prediction, client, 0, chance, (*_applied(wish), *prediction.headers))
     elif wish.mode == "sync":
         answer(client, 200, prediction.snapshot(full=False), prediction.headers)
     elif await _over_within(prediction, client, wish.wait_s):
@@ -48,21 +50,29 @@ async def answer_creator(prediction: Prediction, client: Client, wish: Wish, max
         answer(client, 202, body, (*ACCEPTED, *prediction.headers))
 
 
-async def answer_follower(prediction: Prediction, client: Client, wish: Wish, after: int | None) -> Ending:
+async def answer_follower(
+    prediction: Prediction, client: Client, wish: Wish, after: int | None, chance: Callable[[], float]
+) -> Ending:
     """Answer who came to a prediction that is there. Errors: Fault where it never ran, or the client left."""
+    if wish.detached:
+        prediction.detach()
     if wish.mode == "events":
-        return await follow(prediction, client, after)
+        return await follow(prediction, client, after, chance, _applied(wish))
     if not await _over_within(prediction, client, None if wish.mode == "sync" else wish.wait_s):
         answer(client, 202, prediction.snapshot(full=True), ACCEPTED)
     elif prediction.refused_early and prediction.fault is not None:
         raise prediction.fault
     else:
-        answer(client, 200, prediction.snapshot(full=False), () if wish.mode == "sync" else ACCEPTED)
+        answer(client, 200, prediction.snapshot(full=False), _applied(wish))
     return Ending(COMPLETED)
 
 
 async def follow(
-    prediction: Prediction, client: Client, after: int | None, headers: tuple[tuple[bytes, bytes], ...] = ()
+    prediction: Prediction,
+    client: Client,
+    after: int | None,
+    chance: Callable[[], float],
+    headers: tuple[tuple[bytes, bytes], ...] = (),
 ) -> Ending:
     """Answer with its events, until the last; gives how that ended. Errors: Refused when too many do so already."""
     if prediction.refused_early and prediction.fault is not None:
@@ -71,7 +81,7 @@ async def follow(
     subscription = prediction.attach(client, after)
     if subscription is None:
         message = "too many follow this prediction"
-        wait = retry_after(CROWDED_RETRY_S, random.random())  # noqa: S311 (no secret)
+        wait = retry_after(CROWDED_RETRY_S, chance())
         raise Refused(RATE_LIMITED, message, headers=(wait,), body=plain_error(message))
     try:
         await subscription.wait_over()
@@ -80,7 +90,14 @@ async def follow(
             subscription.gone()
     if subscription.departed:
         return Ending(CLIENT_GONE)
+    if subscription.broken:
+        return Ending(BUG)
     return Ending(COMPLETED if subscription.place == prediction.history.newest else CLIENT_SLOW)
+
+
+def _applied(wish: Wish) -> tuple[tuple[bytes, bytes], ...]:
+    """Give the headers that say which wish was granted."""
+    return ACCEPTED if wish.detached else ()
 
 
 def _depart(prediction: Prediction, client: Client) -> None:

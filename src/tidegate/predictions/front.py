@@ -1,10 +1,9 @@
 """The HTTP front of predictions: who asks for what is found out, checked in the order of what it costs, and answered."""
 
 import asyncio
-import random
 import secrets
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol
 
 import structlog
 from msgspec import Struct, structs
@@ -12,21 +11,24 @@ from msgspec import Struct, structs
 from tidegate.dialect.prediction import write_envelope
 from tidegate.edge.cold import Identifying, Recording
 from tidegate.edge.connection import Conducting
+from tidegate.edge.settings import ServerSettings
 from tidegate.exchange import Arrival, Client, Ending, Identity
 from tidegate.kernel.backoff import retry_after
+from tidegate.kernel.faults import where
 from tidegate.predictions import discovery
 from tidegate.predictions.answers import answer, answer_members, plain_error
 from tidegate.predictions.discovery import Served
 from tidegate.predictions.following import answer_creator, answer_follower
 from tidegate.predictions.inputs import Given, Inputs, read_input
 from tidegate.predictions.paths import METHODS, Place, route_of
-from tidegate.predictions.prediction import Order, Policy, Prediction, Terms
+from tidegate.predictions.prediction import Key, Order, Policy, Prediction, Terms
 from tidegate.predictions.registry import Registry
 from tidegate.predictions.requests import (
     Body,
-    Mode,
     Wish,
+    check_host,
     check_kind,
+    check_near,
     check_path_id,
     check_site,
     last_event,
@@ -36,7 +38,7 @@ from tidegate.predictions.requests import (
     wish_of,
 )
 from tidegate.predictions.settings import PredictionSettings
-from tidegate.tasks import Tasks
+from tidegate.tasks import Tasks, off_loop
 from tidegate.verdict import (
     BAD_REQUEST,
     BUG,
@@ -54,15 +56,24 @@ from tidegate.worker.messages import Info
 
 ROUTE: Final = "predictions"
 DRAIN_RETRY_S: Final = 1.0
-LARGE_BYTES: Final = 1024 * 1024
-"""Inputs above are read in a thread; bodies of requests that need none are refused above."""
-_POLICIES: Final[Mapping[Mode, Policy]] = {"sync": "sync", "async": "async", "events": "stream"}
+MAX_UNNEEDED_BYTES: Final = 1024 * 1024
+"""A body that the request does not need is refused above."""
 _NOT_STREAMED: Final = "This model does not stream: mark its handler with @streaming for server-sent events."
 _TRACE: Final = (b"traceparent", b"tracestate")
 
-T = TypeVar("T")
-Hooking = Callable[[str, frozenset[str], Mapping[str, str], Callable[[], bytes]], Callable[[str], None]]
-"""Gives what hears of a prediction for a URL: which events, with which headers, and what its body is."""
+Hooking = Callable[
+    [str, frozenset[str], Mapping[str, str], Callable[[], bytes], Mapping[str, str]], Callable[[str], None]
+]
+"""Gives what hears of a prediction for a URL: which events, with which headers, what its body is, and which ids the log has."""
+
+
+class Gating(Identifying, Protocol):
+    """Says who asks."""
+
+    @property
+    def open(self) -> bool:
+        """Whether nobody needs a key."""
+        ...
 
 
 class Guarding(Protocol):
@@ -82,11 +93,15 @@ class Guarding(Protocol):
 
 
 class Around(Struct, frozen=True, kw_only=True):
-    """What the front works with. Shape: `models` are those of our own, by the names that clients call them."""
+    """What the front works with.
+
+    Shape: `models` are those of our own, by the names that clients call them; `server` gives the settings of the present.
+    """
 
     settings: PredictionSettings
+    server: Callable[[], ServerSettings]
     models: Callable[[], Mapping[str, Served]]
-    gate: Identifying
+    gate: Gating
     memory: Guarding
     draining: Callable[[], bool]
     gateway: Conducting
@@ -96,8 +111,7 @@ class Around(Struct, frozen=True, kw_only=True):
     tasks: Tasks
     clock: Callable[[], float]
     wall: Callable[[], float]
-    heartbeat_s: float
-    slow_s: float
+    chance: Callable[[], float]
     shut_down: Callable[[], None]
 
 
@@ -109,6 +123,17 @@ class _Visit(Struct):
     place: Place
     counted: bool = False
     conducted: bool = False
+
+
+class _Wanted(Struct, frozen=True):
+    """What is to be made. Shape: `shown` is the input without its secrets, and `envelope` what the worker is asked; JSON both."""
+
+    key: Key
+    shown: bytes
+    digest: bytes
+    context: Mapping[str, str]
+    envelope: bytes
+    dropped: int
 
 
 class _Text(Struct, frozen=True):
@@ -131,12 +156,13 @@ class Predictions:
         self._around = around
         self._terms = Terms(
             settings=around.settings,
+            server=around.server,
             clock=around.clock,
             wall=around.wall,
-            heartbeat_s=around.heartbeat_s,
-            slow_s=around.slow_s,
+            report=self._report_follower,
         )
         self._inputs: dict[str, Inputs] = {}
+        self._glances = discovery.Glances(around.clock)
         self._log = structlog.get_logger()
 
     async def conduct(self, arrival: Arrival, client: Client) -> None:
@@ -167,12 +193,16 @@ class Predictions:
         creates = place.thing == "predictions" or (place.thing == "prediction" and method == "PUT")
         if not creates and place.thing != "health":  # asked every second by probes, and no work
             self._count(visit)
+        if self._around.gate.open:
+            check_host(visit.arrival.peer, visit.arrival.headers)
         served = self._served(place)
         allowed = METHODS[place.thing]
         if ("GET" if method == "HEAD" else method) not in allowed:
             raise Refused(METHOD, headers=((b"allow", ", ".join(allowed).encode()),))
         if method != "GET":
             check_site(visit.arrival.headers)
+        if place.thing == "shutdown":
+            check_near(visit.arrival.peer, visit.arrival.headers)
         if creates:
             await self._make(visit, served)
             return
@@ -207,7 +237,7 @@ class Predictions:
 
     async def _take_nothing(self, visit: _Visit) -> None:
         """Read the body of a request that needs none, so that the connection can go on. Errors: Fault."""
-        if _length(visit.arrival) > LARGE_BYTES:
+        if _length(visit.arrival) > MAX_UNNEEDED_BYTES:
             raise Refused(TOO_LARGE, "this request needs no body")
         async with visit.client.present():
             await visit.arrival.body.read()
@@ -221,9 +251,9 @@ class Predictions:
             self._identify(visit)
         await self._take_nothing(visit)
         if thing == "index":
-            answer_members(client, 200, discovery.index(None, shutdown=around.settings.shutdown))
+            answer_members(client, 200, discovery.index(visit.place.model, shutdown=around.settings.shutdown))
         elif thing == "schema":
-            answer(client, 200, discovery.schema(served))
+            answer(client, 200, discovery.schema(served, around.chance))
         else:
             answer(client, 200, b"{}")
             around.shut_down()
@@ -238,7 +268,7 @@ class Predictions:
             whole = False
         await self._take_nothing(visit)
         async with visit.client.present():
-            found = await discovery.health(served, whole=whole)
+            found = await (discovery.health(served) if whole else self._glances.health(served))
         answer_members(visit.client, 200, found)
         self._end(visit, Ending(COMPLETED), 200)
 
@@ -255,7 +285,8 @@ class Predictions:
             self._end(visit, Ending(COMPLETED), 200)
             return
         _check_streams(served.info)
-        self._end(visit, await answer_follower(found, visit.client, Wish("events"), last_event(headers)), 200)
+        after, chance = last_event(headers), self._around.chance
+        self._end(visit, await answer_follower(found, visit.client, Wish("events"), after, chance), 200)
 
     async def _cancel(self, visit: _Visit, served: Served) -> None:
         tenant = self._identify(visit).tenant
@@ -279,7 +310,8 @@ class Predictions:
         tenant = self._identify(visit).tenant
         if puts:
             check_path_id(ident)
-            if around.registry.find((tenant, served.name, ident)) is None:
+            found = around.registry.find((tenant, served.name, ident))
+            if found is None or found.void:
                 self._refuse_draining()
         check_kind(arrival.headers)
         wish, after = wish_of(arrival.headers), last_event(arrival.headers)
@@ -287,75 +319,92 @@ class Predictions:
         if puts and body.id is not None and body.id != ident:
             raise trouble_with("id", "the id of the body is not the one of the path")
         size = memoryview(body.input).nbytes
-        given = await self._off_loop(size, lambda: read_input(body.input))
+        given = await off_loop(size, lambda: read_input(body.input))
         key = tenant, served.name, ident if puts else body.id or _new_id(around.wall())
-        found = self._again(key, given, puts=puts)
+        found = await self._again(visit, key, given, puts=puts)
         if found is None:
-            info = discovery.runnable(served) if served.info is None else served.info
+            info = discovery.runnable(served, around.chance) if served.info is None else served.info
             if wish.mode == "events":
                 _check_streams(info)
-            checked = await self._off_loop(size, lambda: self._inputs_of(served, info).check(given))
-            if checked.dropped:
-                self._log.debug("input_members_dropped", request=arrival.request_id, count=checked.dropped)
-            discovery.runnable(served)
-            found = self._again(key, given, puts=puts)  # another may have come while a thread was busy
+            wanted = await off_loop(size, lambda: self._wanted(served, info, key, body, given))
+            if wanted.dropped:
+                self._log.debug("input_members_dropped", request=arrival.request_id, count=wanted.dropped)
+            discovery.runnable(served, around.chance)
+            found = await self._again(visit, key, given, puts=puts)  # another may have come while a thread was busy
             if found is None:
-                await self._begin(visit, served, (key, body, checked.json, given.digest), wish)
+                await self._begin(visit, served, wanted, body, wish)
                 return
         self._count(visit)
         if wish.mode == "events":
             _check_streams(served.info)
-        ending = await answer_follower(found, visit.client, wish, after)
+        ending = await answer_follower(found, visit.client, wish, after, around.chance)
         self._end(visit, ending, 202 if wish.mode == "async" else 200)
 
-    def _again(self, key: tuple[str, str, str], given: Given, *, puts: bool) -> Prediction | None:
-        """Give the prediction that is asked for again; None for a new one. Errors: Refused where an id is in use."""
+    async def _again(self, visit: _Visit, key: Key, given: Given, *, puts: bool) -> Prediction | None:
+        """Give the prediction that is asked for again; None for a new one. Errors: Fault where an id is in use, or the client left.
+
+        Shape: one that answers nobody makes room for another when it is over; that is soon, since it was told to stop.
+        Nothing happens between the last look and the return, so that of those who ask at the same time one gets None.
+        """
         registry = self._around.registry
-        found = registry.find(key)
-        if found is None:
-            return None
-        if puts:
-            if found.order.fingerprint != given.digest:
+        while (found := registry.find(key)) is not None:
+            if puts and found.order.fingerprint != given.digest:
                 raise Refused(BAD_REQUEST, "a prediction with this id has another input", param="id", status=409)
-            return found
-        if not found.over:
-            raise Refused(BAD_REQUEST, "a prediction with this id runs", param="id", status=409)
-        registry.forget(found)
+            if puts and not found.void:
+                return found
+            if found.over:
+                registry.forget(found)
+                return None
+            if not puts:
+                raise Refused(BAD_REQUEST, "a prediction with this id runs", param="id", status=409)
+            async with visit.client.present():
+                await found.wait_over()
         return None
 
-    async def _begin(
-        self, visit: _Visit, served: Served, wanted: tuple[tuple[str, str, str], Body, bytes, bytes], wish: Wish
-    ) -> None:
+    def _wanted(self, served: Served, info: Info, key: Key, body: Body, given: Given) -> _Wanted:
+        """Check an input, and write what the worker is asked. Errors: Refused (bad_request)."""
+        checked = self._inputs_of(served, info).check(given)
+        context = body.context or {}
+        envelope = write_envelope(served.name, key[2], checked.json, context, checked.aside)
+        return _Wanted(key, checked.shown, given.digest, context, envelope, checked.dropped)
+
+    async def _begin(self, visit: _Visit, served: Served, wanted: _Wanted, body: Body, wish: Wish) -> None:
         """Make a prediction, start its exchange and answer who asked. Errors: Fault."""
         around, arrival = self._around, visit.arrival
-        (tenant, model, ident), body, text, digest = wanted
+        tenant, model, ident = wanted.key
         order = Order(
             id=ident,
             tenant=tenant,
             model=model,
-            input=text,
-            policy=_POLICIES[wish.mode],
-            fingerprint=digest,
-            context=body.context or {},
+            input=wanted.shown,
+            policy=_policy_of(wish),
+            fingerprint=wanted.digest,
+            context=wanted.context,
         )
+        inner = _inner(arrival, wanted.envelope)
+        timeout_s = _timeout_s(body.timeout, around.settings.timeout_s)
 
         def make() -> Prediction:
             made = Prediction(order, self._terms, arrival.outcome, served.cancel)
+            if wish.mode == "events":
+                made.history.hold()
             if body.webhook is not None and around.hook is not None:
                 passed = {
                     name.decode(): arrival.headers[name].decode("latin-1") for name in _TRACE if name in arrival.headers
                 }
                 events = frozenset(webhook_events(body))
-                made.tell = around.hook(body.webhook, events, passed, lambda: made.snapshot(full=False))
+                ids = {"prediction": ident, "request": arrival.request_id}
+                made.tell = around.hook(body.webhook, events, passed, lambda: made.snapshot(full=False), ids)
             return made
 
-        prediction, _ = around.registry.create_or_find(order.key, make)
+        # From here to the task's start nothing may fail: one that is found and never runs is waited for in vain.
+        prediction = around.registry.create(order.key, make)
+        around.tasks.start(self._run(inner, prediction, timeout_s))
         visit.conducted = True
-        inner = _inner(arrival, write_envelope(model, ident, text, order.context))
-        around.tasks.start(self._run(inner, prediction, _timeout_s(body.timeout, around.settings.timeout_s)))
         try:
-            await answer_creator(prediction, visit.client, wish, served.max_queue)
+            await answer_creator(prediction, visit.client, wish, served.max_queue, around.chance)
         finally:
+            prediction.history.release()
             if prediction.fault is not None and prediction.status == "failed" and wish.mode == "sync":
                 around.registry.forget(prediction)  # it never ran: who asks again gets another
 
@@ -373,14 +422,14 @@ class Predictions:
 
     async def _read(self, visit: _Visit) -> Body:
         """Read the body. Holds: its bytes in the memory's count, until they are in. Errors: Fault."""
-        memory, arrival = self._around.memory, visit.arrival
+        memory, arrival, private = self._around.memory, visit.arrival, self._around.settings.webhooks.allow_private
         counted = memory.expect(_length(arrival))
         try:
             async with visit.client.present():
                 text = await arrival.body.read()
         finally:
             memory.came(counted)
-        return await self._off_loop(len(text), lambda: read_body(text, arrival.headers))
+        return await off_loop(len(text), lambda: read_body(text, arrival.headers, private=private))
 
     def _inputs_of(self, served: Served, info: Info) -> Inputs:
         """Give what checks a model's inputs, compiled once for each of its schemas."""
@@ -397,13 +446,8 @@ class Predictions:
 
     def _refuse_draining(self) -> None:
         if self._around.draining():
-            wait = retry_after(DRAIN_RETRY_S, random.random())  # noqa: S311 (no secret)
+            wait = retry_after(DRAIN_RETRY_S, self._around.chance())
             raise Refused(DRAINING, headers=(wait,))
-
-    @staticmethod
-    async def _off_loop(size: int, work: Callable[[], T]) -> T:
-        """Do it in a thread if there is much of it."""
-        return work() if size <= LARGE_BYTES else await asyncio.get_running_loop().run_in_executor(None, work)
 
     # --- the record ------------------------------------------------------------------------------------------------
 
@@ -424,18 +468,24 @@ class Predictions:
 
     def _report(self, arrival: Arrival, error: Exception) -> None:
         """Log where a bug is, not what it says: an exception's text may quote an input."""
-        trace, frames = error.__traceback__, []
-        while trace is not None:
-            frames.append(f"{trace.tb_frame.f_code.co_qualname}:{trace.tb_lineno}")
-            trace = trace.tb_next
-        self._log.error("bug", request=arrival.request_id, error=type(error).__name__, at=" > ".join(frames))
+        self._log.error("bug", request=arrival.request_id, error=type(error).__name__, at=where(error))
+
+    def _report_follower(self, prediction: str, error: Exception) -> None:
+        """Log where a follower's connection failed us: it was cut off, and the others follow on."""
+        self._log.error("bug", prediction=prediction, error=type(error).__name__, at=where(error))
 
 
 def _inner(arrival: Arrival, envelope: bytes) -> Arrival:
     """Give the request of a prediction's exchange: of the client's own, with what the worker is asked as its body."""
-    headers = {name: value for name, value in arrival.headers.items() if name != b"transfer-encoding"}
-    headers |= {b"content-length": b"%d" % len(envelope), b"content-type": b"application/json"}
+    headers = {**arrival.headers, b"content-length": b"%d" % len(envelope), b"content-type": b"application/json"}
+    headers.pop(b"transfer-encoding", None)
     return structs.replace(arrival, route=ROUTE, body=_Text(envelope), headers=headers)
+
+
+def _policy_of(wish: Wish) -> Policy:
+    if wish.detached:
+        return "async"
+    return "stream" if wish.mode == "events" else "sync"
 
 
 def _check_streams(info: Info | None) -> None:

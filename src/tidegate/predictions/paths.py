@@ -15,7 +15,7 @@ _ROOT: Final[dict[bytes, Thing]] = {
     b"/shutdown": "shutdown",
     b"/predictions": "predictions",
 }
-_OF_MODEL: Final[dict[bytes, Thing]] = {b"health-check": "health", b"openapi.json": "schema"}
+_OF_MODEL: Final[dict[bytes, Thing]] = {b"": "index", b"health-check": "health", b"openapi.json": "schema"}
 METHODS: Final[dict[Thing, tuple[str, ...]]] = {
     "index": ("GET",),
     "health": ("GET",),

@@ -8,7 +8,6 @@ What comes after a terminal state changes nothing.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from types import TracebackType
@@ -17,14 +16,18 @@ from typing import Any, Final, Literal
 import msgspec
 from msgspec import Raw, Struct, field
 
+from tidegate.dialect.prediction import frames
+from tidegate.edge.settings import ServerSettings
 from tidegate.exchange import AttemptRecord, Ending, Flow, Outcome, ReplyHead
 from tidegate.predict.metrics import Mode, apply
+from tidegate.predictions.product import Product
 from tidegate.predictions.settings import PredictionSettings
 from tidegate.replay.history import History, Reader, Subscription
-from tidegate.verdict import CLIENT_GONE, COMPLETED, Fault
+from tidegate.verdict import BUG, CLIENT_GONE, COMPLETED, DEADLINE_EXCEEDED, Fault
+from tidegate.wire import FrameError
 
 Policy = Literal["sync", "stream", "async"]
-"""How it was asked for, which says whose leaving cancels it: the creator's, the last follower's, nobody's."""
+"""Whose leaving cancels it: that of the last who waits for its end, of the last who follows or waits, nobody's."""
 Status = Literal["starting", "processing", "succeeded", "failed", "canceled"]
 Key = tuple[str, str, str]
 """Tenant, model, id."""
@@ -34,11 +37,10 @@ OWN_BYTES: Final = 1400
 """What a prediction takes beside its input and its events: the objects, its id, its place in the registry."""
 _OWN: Final = frozenset((b"content-type", b"content-length", b"transfer-encoding", b"cache-control", b"connection"))
 """Headers of the inner stream that say nothing of the answers."""
-_CUT_LOGS: Final = "[%d bytes of earlier logs were cut]\n"
 
 
 class Order(Struct, frozen=True, kw_only=True):
-    """What was asked for, and by whom. Shape: `input` is a JSON object; `fingerprint` is the same for the same input."""
+    """What was asked for, and by whom. Shape: `input` is a JSON object without secrets; `fingerprint` is the same for the same input."""
 
     id: str
     tenant: str
@@ -57,15 +59,15 @@ class Order(Struct, frozen=True, kw_only=True):
 class Terms(Struct, frozen=True, kw_only=True):
     """What predictions share. Shape: `clock` is the loop's monotonic one, `wall` Unix time; both in seconds.
 
-    Shape: a follower that takes nothing for `slow_s` is cut off, and the prediction goes on; 0.0 is never.
+    Shape: `server` gives the settings of the present, by which a follower is told that it is silent, or is cut off for taking
+    nothing; the prediction goes on. `report` hears of a follower that raised: of which prediction, and what.
     """
 
     settings: PredictionSettings
+    server: Callable[[], ServerSettings]
     clock: Callable[[], float]
     wall: Callable[[], float]
-    heartbeat_s: float = 15.0
-    slow_s: float = 30.0
-    max_log_bytes: int = MAX_LOG_BYTES
+    report: Callable[[str, Exception], None]
 
 
 class _Chunk(Struct):
@@ -85,60 +87,18 @@ class _Metric(Struct):
     value: Any
 
 
-class _End(Struct):
-    status: Literal["succeeded", "failed", "canceled"]
-    array: bool = False
-    error: str = ""
-
-
 class _Said(Struct):
     error: str
 
 
 _encode: Final = msgspec.json.Encoder(order="sorted").encode
-_chunk: Final = msgspec.json.Decoder(_Chunk).decode
-_log: Final = msgspec.json.Decoder(_Log).decode
-_metric: Final = msgspec.json.Decoder(_Metric).decode
-_end: Final = msgspec.json.Decoder(_End).decode
-_said: Final = msgspec.json.Decoder(_Said).decode
-_members: Final = msgspec.json.Decoder(dict[str, Raw]).decode
-
-
-class Logs:
-    """What was printed. Holds: the newest `max_bytes`, and a note of how much is missing before them."""
-
-    __slots__ = ("_max_bytes", "_parts", "cut", "held")
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._parts: deque[tuple[str, int]] = deque()
-        self.held = 0
-        self.cut = 0
-
-    def add(self, text: str) -> None:
-        """Add what was printed."""
-        size = len(text) if text.isascii() else len(text.encode(errors="replace"))
-        self._parts.append((text, size))
-        self.held += size
-        while self.held > self._max_bytes:
-            self._shorten()
-
-    def _shorten(self) -> None:
-        """Take away the oldest part, or its beginning where there is no other."""
-        text, size = self._parts.popleft()
-        self.held -= size
-        if not self._parts and size:
-            kept = text.encode(errors="replace")[size - self._max_bytes :].decode(errors="ignore")
-            left = len(kept.encode())
-            self._parts.append((kept, left))
-            self.held += left
-            size -= left
-        self.cut += size
-
-    def text(self) -> str:
-        """Give it as one."""
-        note = _CUT_LOGS % self.cut if self.cut else ""
-        return note + "".join(text for text, _ in self._parts)
+# The dialect's readers would leave more to do: a metric's value is needed as Python has it, and a chunk as JSON that was
+# looked through, since it becomes part of ours.
+_read_chunk: Final = msgspec.json.Decoder(_Chunk).decode
+_read_log: Final = msgspec.json.Decoder(_Log).decode
+_read_metric: Final = msgspec.json.Decoder(_Metric).decode
+_read_error: Final = msgspec.json.Decoder(_Said).decode
+_read_members: Final = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
 class _Attempts(list[AttemptRecord]):
@@ -155,49 +115,6 @@ class _Attempts(list[AttemptRecord]):
         tried, self.tried = self.tried, None
         if tried is not None:
             tried()
-
-
-class _Product:
-    """What a run has said so far.
-
-    Shape: `outputs` are JSON, one each, of an output that is a list where `array`; `pieces` are the beginning of a frame.
-    """
-
-    __slots__ = ("array", "logs", "metrics", "output_bytes", "outputs", "pieces")
-
-    def __init__(self, max_log_bytes: int) -> None:
-        self.outputs: list[bytes] = []
-        self.output_bytes = 0
-        self.array = False
-        self.logs = Logs(max_log_bytes)
-        self.metrics: dict[str, Any] = {}
-        self.pieces: list[bytes] = []
-
-    def held(self) -> int:
-        """Give the bytes of it."""
-        return self.output_bytes + self.logs.held + sum(map(len, self.pieces))
-
-    def output(self) -> Raw:
-        """Give the output as one."""
-        if self.array:
-            return Raw(b"[" + b",".join(self.outputs) + b"]")
-        return Raw(self.outputs[-1] if self.outputs else b"null")
-
-    def whole(self, data: bytes) -> bytes:
-        """Give the whole frames, and hold the beginning of the next."""
-        pieces = self.pieces
-        if pieces:
-            seam = pieces[-1][-1:] + data
-            pieces.append(data)
-            if b"\n\n" not in seam:
-                return b""
-            data = b"".join(pieces)
-            pieces.clear()
-        end = data.rfind(b"\n\n") + 2
-        end = end if end > 1 else 0
-        if end < len(data):
-            pieces.append(data[end:])
-        return data[:end]
 
 
 def _nobody_heard() -> bool:
@@ -218,8 +135,8 @@ class Prediction:
     """
 
     __slots__ = (
-        "_attempts", "_cancelling", "_decided", "_decision", "_end", "_ending", "_flow", "_product", "_said", "_task", "_terms",
-        "_waited", "_watching", "asked_to_cancel", "completed_at", "created", "created_at", "expired", "fault", "headers",
+        "_abandoned", "_attempts", "_began", "_cancelling", "_decided", "_decision", "_end", "_ending", "_flow", "_outcome", "_policy",
+        "_product", "_said", "_task", "_terms", "_waited", "_watching", "asked_to_cancel", "completed_at", "created_at", "expired", "fault", "headers",
         "history", "on_over", "order", "over", "refused_early", "started_at", "status", "tell",
     )  # fmt: skip
 
@@ -229,26 +146,27 @@ class Prediction:
         terms: Terms,
         outcome: Outcome,
         cancelling: Callable[[Outcome], bool],
-        tell: Callable[[str], None] = _nobody_told,
     ) -> None:
         self.order = order
         self._terms = terms
         self._cancelling: Callable[[], bool] = lambda: cancelling(outcome)
-        self.tell = tell
+        self.tell: Callable[[str], None] = _nobody_told
         self.on_over: Callable[[Prediction], None] | None = None
-        self.created = terms.clock()
         self.created_at = terms.wall()
         self.started_at = self.completed_at = 0.0
         self.status: Status = "starting"
         self.over = False
         self.asked_to_cancel = False
+        self._abandoned = False
+        self._policy = order.policy
+        self._began = 0.0
         self.expired = ""
         self.refused_early = False
         self.fault: Fault | None = None
         self.headers: tuple[tuple[bytes, bytes], ...] = ()
         kept, loop = terms.settings.history, asyncio.get_running_loop()
         self.history = History(kept.max_events, kept.max_bytes, keeps=kept.mode == "keep", loop=loop)
-        self._product: _Product | None = _Product(terms.max_log_bytes)
+        self._product: Product | None = Product(MAX_LOG_BYTES)
         self._said = ""
         self._decided = False
         # Made for who waits.
@@ -261,6 +179,7 @@ class Prediction:
         self._flow: Flow | None = None
         self._attempts: _Attempts | None = _Attempts(lambda: loop.call_soon(self._in_line))
         outcome.attempts = self._attempts
+        self._outcome: Outcome | None = outcome
 
     # --- for who asks ----------------------------------------------------------------------------------------------
 
@@ -304,12 +223,24 @@ class Prediction:
             return None
         if after is None and self.over and not history.keeps:
             after = history.newest - 1
+        server = terms.server()
         return history.subscribe(
-            sink, after=after, heartbeat_s=terms.heartbeat_s, slow_s=terms.slow_s, on_over=self._follower_over
+            sink,
+            after=after,
+            heartbeat_s=server.heartbeat_s,
+            slow_s=server.slow_client_timeout_s,
+            on_over=self._follower_over,
+            on_fault=self._follower_broke,
         )
 
     def cancel(self) -> None:
         """Ask it to stop: whoever runs it, or itself while nobody does. Asked again, or too late, nothing happens."""
+        # Somebody wants it canceled that was only being stopped for want of anybody: who asks for it again is told so, and
+        # gets no new one. Of what is over that can no longer be said.
+        self._abandoned = self._abandoned and self.over
+        self._stop()
+
+    def _stop(self) -> None:
         if self.over or self.asked_to_cancel:
             return
         self.asked_to_cancel = True
@@ -318,18 +249,31 @@ class Prediction:
         if self._flow is not None:
             self._flow.gone()  # it runs where nobody can be asked
         else:
-            self.end(Ending(CLIENT_GONE))
+            self.end(self._stopped())
+
+    def _stopped(self) -> Ending:
+        """Give how an exchange ends that was stopped."""
+        return Ending(DEADLINE_EXCEEDED, self.expired) if self.expired else Ending(CLIENT_GONE)
 
     def expire(self, message: str) -> None:
         """Stop it as `cancel` does, because its time is up: what would be canceled has failed, then, with this message."""
         if not self.over and not self.asked_to_cancel:
             self.expired = message
-            self.cancel()
+            self._stop()
 
     def creator_left(self) -> None:
         """Take notice that the client left that asked for it and waited for its end."""
-        if self.order.policy == "sync":
-            self.cancel()
+        if self._policy == "sync":
+            self._left()
+
+    def detach(self) -> None:
+        """Let it go on whoever leaves, as one that was made so: somebody was promised that."""
+        self._policy = "async"
+
+    @property
+    def void(self) -> bool:
+        """Whether it answers nobody who asks again: it did not run, or was stopped as those who asked had left."""
+        return self.status != "succeeded" and (self._abandoned or self.fault is not None)
 
     def held(self) -> int:
         """Give the bytes that are held for it."""
@@ -344,7 +288,7 @@ class Prediction:
         product = self._product
         if product is None and not full:
             return self.history.latest()
-        shown: dict[str, object] = {**_members(self.history.latest())} if product is None else self._shown(product)
+        shown: dict[str, object] = {**_read_members(self.history.latest())} if product is None else self._shown(product)
         if product is not None and product.array:
             shown["output"] = product.output()
         if full:
@@ -355,17 +299,23 @@ class Prediction:
             shown["completed_at"] = _written(self.completed_at)
         return _encode(shown)
 
-    def _shown(self, product: _Product) -> dict[str, object]:
+    def _shown(self, product: Product) -> dict[str, object]:
         return {"id": self.id, "status": self.status, "logs": product.logs.text(), "metrics": product.metrics}
 
     def _follower_over(self, follower: Subscription) -> None:
-        if follower.departed:
+        if follower.departed and self._policy == "stream":
             self._left()
 
+    def _follower_broke(self, error: Exception) -> None:
+        self._terms.report(self.id, error)
+
     def _left(self) -> None:
-        """Cancel it where it was for those who follow it, and the last of them left."""
-        if self.order.policy == "stream" and not self._watching and not len(self.history):
-            self.cancel()
+        """Cancel it where it was for those who wait for it, or follow it, and the last of them left."""
+        if self._policy == "async" or self._watching or (self._policy == "stream" and len(self.history)):
+            return
+        if not self.over and not self.asked_to_cancel:
+            self._abandoned = True
+            self._stop()
 
     def _in_line(self) -> None:
         """Know that it waits in line: it was not refused in the step in which it was tried."""
@@ -415,7 +365,7 @@ class Prediction:
         if self.status != "starting":
             return
         self.status = "processing"
-        self.started_at = self._terms.wall()
+        self.started_at, self._began = self._terms.wall(), self._terms.clock()
         self.headers = tuple(header for header in head.headers if header[0] not in _OWN)
         self.history.append(b"start", _encode({"id": self.id, "status": self.status}))
         self._decide()
@@ -432,10 +382,13 @@ class Prediction:
                     return
                 event, _, said = frame.partition(b"\ndata: ")
                 self._take(product, event.removeprefix(b"event: "), said)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, FrameError):
             self._settle("failed", "the worker said what is no event of a prediction")
             if self._flow is not None:
                 self._flow.gone()
+        except Exception:
+            self._settle("failed", BUG.meaning)  # whoever asked is told; who wrote tells the log
+            raise
 
     def finish(self, ending: Ending, /) -> None:
         """Take the end of the run; where it said itself what came of it, that counts."""
@@ -477,39 +430,41 @@ class Prediction:
 
     # --- what the run says -----------------------------------------------------------------------------------------
 
-    def _take(self, product: _Product, event: bytes, said: bytes) -> None:
+    def _take(self, product: Product, event: bytes, said: bytes) -> None:
         match event:
-            case b"output" | b"value":
-                self._take_output(product, said, array=event == b"output")
-            case b"log":
-                log = _log(said)
+            case frames.OUTPUT | frames.VALUE:
+                self._take_output(product, said, array=event == frames.OUTPUT)
+            case frames.LOG:
+                log = _read_log(said)
                 product.logs.add(log.data)
                 self.history.append(event, _encode(log))
                 self.tell("logs")
-            case b"metric":
-                metric = _metric(said)
+            case frames.METRIC:
+                metric = _read_metric(said)
                 apply(product.metrics, metric.name, metric.value, metric.mode)
                 self.history.append(event, _encode(metric))
-            case b"completed":
-                self._take_end(product, _end(said))
+            case frames.COMPLETED:
+                self._take_end(product, frames.completed_of(said))
             case b"error":
-                self._said = _said(said).error
+                self._said = _read_error(said).error
             case _:
                 pass  # a comment
 
-    def _take_output(self, product: _Product, said: bytes, *, array: bool) -> None:
-        output = bytes(_chunk(said).chunk)
+    def _take_output(self, product: Product, said: bytes, *, array: bool) -> None:
+        output = bytes(_read_chunk(said).chunk)
         product.array = array
         product.outputs.append(output)
         product.output_bytes += len(output)
-        self.history.append(b"output", said)
+        self.history.append(frames.OUTPUT, said)
         self.tell("output")
 
-    def _take_end(self, product: _Product, end: _End) -> None:
+    def _take_end(self, product: Product, end: frames.Completed) -> None:
         product.array = product.array or end.array
+        flow, outcome = self._flow, self._outcome
         self._settle(end.status, end.error)
-        if end.status == "canceled" and self._flow is not None:
-            self._flow.gone()  # so that the record says it, too
+        if end.status == "canceled" and flow is not None and outcome is not None:
+            outcome.end(self._stopped(), self._terms.clock(), 200)
+            flow.gone()  # which would be the record's word, had there been none
 
     def _settle(self, status: Status, error: str = "") -> None:
         """Enter a terminal state; the first one stays."""
@@ -523,11 +478,12 @@ class Prediction:
         self.status = status
         self.completed_at = terms.wall()
         final = self._shown(product)
-        final["metrics"] = {**product.metrics, "predict_time": terms.clock() - self.created}
+        took_s = terms.clock() - self._began if self.started_at else 0.0
+        final["metrics"] = {**product.metrics, "predict_time": took_s}
         final["output"] = product.output()
         if status == "failed":
             final["error"] = error
-        self.history.append(b"completed", _encode(final))
+        self.history.append(frames.COMPLETED, _encode(final))
         self.history.close()
         self._let_go()
         if on_over is not None:
@@ -539,7 +495,7 @@ class Prediction:
         """Let go of what it was made with, and wake who waits: what came of it may be asked for long after."""
         if self._attempts is not None:
             self._attempts.tried = None
-        self._attempts = self._product = None
+        self._attempts = self._product = self._outcome = None
         self._cancelling, self.tell, self.on_over = _nobody_heard, _nobody_told, None
         self._decide()
         if self._end is not None:

@@ -19,7 +19,7 @@ class _Kept(Struct, frozen=True):
 
 
 class Registry:
-    """Finds predictions by tenant, model and id. Shape: all of it happens in one step, so that two who ask for one get one.
+    """Finds predictions by tenant, model and id. Shape: each has a key of its own; nothing here waits.
 
     Holds: each prediction while it runs; then for `retain_s`, the newest `max_retained` and `max_retained_bytes` of them at
     most. Who still follows one that goes keeps its history until they have it all. One timer, until the last has expired.
@@ -57,18 +57,18 @@ class Registry:
         running = self._running.get(key)
         if running is not None:
             return running
-        self._expire()
         kept = self._kept.get(key)
-        return None if kept is None else kept.prediction
+        return None if kept is None or kept.expires_at <= self._clock() else kept.prediction
 
-    def create_or_find(self, key: Key, make: Callable[[], Prediction]) -> tuple[Prediction, bool]:
-        """Give the prediction that has this key, made now if there is none; and whether it was made."""
-        found = self.find(key)
-        if found is not None:
-            return found, False
+    def create(self, key: Key, make: Callable[[], Prediction]) -> Prediction:
+        """Give a new prediction that has this key. Errors: ValueError when another can be found by it."""
+        if self.find(key) is not None:
+            raise ValueError("the key is in use")
+        if key in self._kept:  # it has expired, and its timer has not come yet
+            self._drop(key)
         made = self._running[key] = make()
         made.on_over = self._over
-        return made, True
+        return made
 
     def forget(self, prediction: Prediction) -> None:
         """Find it no more. Shape: one that came after it under its key stays."""
@@ -79,10 +79,6 @@ class Registry:
         kept = self._kept.get(key)
         if kept is not None and kept.prediction is prediction:
             self._drop(key)
-
-    def held(self) -> int:
-        """Give the bytes that are held for all of them."""
-        return self._kept_bytes + sum(prediction.held() for prediction in self._running.values())
 
     def close(self) -> None:
         """Stop the timer."""

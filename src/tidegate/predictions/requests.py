@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Raw, Struct
 
+from tidegate.hooks.addresses import GuardError, PrivateError, checked
 from tidegate.verdict import BAD_REQUEST, MEDIA_TYPE, Refused
 
 Mode = Literal["sync", "async", "events"]
@@ -22,6 +23,27 @@ _ID: Final = re.compile(r"[A-Za-z0-9_.~-]{1,128}")
 _ID_MEANS: Final = "an id is 1 to 128 of the characters A-Z a-z 0-9 _ . ~ -, and not '.' or '..'"
 _LISTED: Final = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*+"?)++')
 _PARTS: Final = re.compile(r'(?:[^;"]|"(?:\\.|[^"\\])*+"?)++')
+_HOST: Final = re.compile(rb"(?:\[([0-9a-f:.]+)\]|([^:\[\]]+))(?::[0-9]{0,5})?")
+_BEARS_KEY: Final = frozenset((b"authorization", b"x-api-key", b"api-key", b"x-goog-api-key"))
+_ELSEWHERE: Final = frozenset((b"cross-site", b"same-site"))
+_FORWARDED: Final = frozenset(
+    (
+        b"forwarded",
+        b"via",
+        b"x-forwarded-for",
+        b"x-forwarded-host",
+        b"x-forwarded-proto",
+        b"x-real-ip",
+        b"cf-connecting-ip",
+    )
+)
+"""What proxies add to requests."""
+_USUAL: Final = frozenset((b"localhost", b"127.0.0.1"))
+_NO_NAME: Final = (
+    "without keys, this machine is answered at localhost or an IP address, and not at another name: ask there, "
+    "ask for keys (auth.mode), or name the proxy in between (server.trusted_proxies)"
+)
+_NOT_PUBLIC: Final = "its address is not public; predictions.webhooks.allow_private would allow it"
 _DIGITS: Final = re.compile(r"[0-9]{1,9}")
 _EVENT_ID: Final = re.compile(rb"[0-9]{1,18}")
 _PLACE: Final = re.compile(r" - at `\$\.?([a-z_]*)[^`]*`$")
@@ -47,10 +69,14 @@ class Body(Struct, frozen=True):
 
 
 class Wish(Struct, frozen=True):
-    """How a client wants the answer. Shape: `wait_s` is how long an answer may be waited for that may come later."""
+    """How a client wants the answer. Shape: `wait_s` is how long an answer may be waited for that may come later.
+
+    Shape: `detached` says that the prediction is to go on when the client leaves.
+    """
 
     mode: Mode
     wait_s: float = 0.0
+    detached: bool = False
 
 
 _decoder: Final = msgspec.json.Decoder(Body)
@@ -83,24 +109,73 @@ def check_kind(headers: Mapping[bytes, bytes]) -> None:
 
 
 def check_site(headers: Mapping[bytes, bytes]) -> None:
-    """Refuse what a page of another site lets a browser do without asking us. Errors: Refused (bad_request), with 403.
+    """Refuse what a page of elsewhere lets a browser do without asking us. Errors: Refused (bad_request), with 403.
 
-    Shape: a request with a key is no page's doing, nor is one of JSON: browsers ask before they send that to another site.
+    Shape: a request with a key is no such page's doing; nor, from a browser that does not say whose page it is, one of
+    JSON: browsers ask before they send these elsewhere.
     Source: Fetch, "CORS-safelisted request-header"; W3C Fetch Metadata.
     """
-    if b"authorization" in headers or b"x-api-key" in headers or _is_json(headers.get(b"content-type", b"")):
+    if not _BEARS_KEY.isdisjoint(headers):
         return
     site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin")
     if site is not None:
-        foreign = site.strip() == b"cross-site"
+        foreign = site.strip() in _ELSEWHERE
     else:
         foreign = origin is not None and origin.partition(b"://")[2] != headers.get(b"host")
+        foreign = foreign and not _is_json(headers.get(b"content-type", b""))
     if foreign:
-        raise Refused(BAD_REQUEST, "pages of other sites may not ask for this", status=403)
+        raise Refused(BAD_REQUEST, "pages of other origins may not ask for this", status=403)
 
 
-def read_body(body: bytes, headers: Mapping[bytes, bytes]) -> Body:
-    """Read a request's body. Shape: no body at all is an empty one. Errors: Refused (bad_request), with 400 or 422."""
+def check_host(peer: str, headers: Mapping[bytes, bytes]) -> None:
+    """Refuse on this machine a host that anybody can have. Errors: Refused (bad_request), with 403.
+
+    Shape: a page whose own name is made to lead here is, to its browser, a page of ours. It cannot have an address for a
+    name, nor `localhost`.
+    """
+    host = headers.get(b"host")
+    if host is None or host.partition(b":")[0] in _USUAL:
+        return
+    if _is_near(peer) and not _is_local(host):
+        raise Refused(BAD_REQUEST, _NO_NAME, status=403)
+
+
+def _is_local(host: bytes) -> bool:
+    read = _HOST.fullmatch(host.strip().lower())
+    if read is None:
+        return False
+    address, name = read.groups()
+    if name is not None and (name.rstrip(b".") == b"localhost" or name.rstrip(b".").endswith(b".localhost")):
+        return True
+    return _address(((address or name) or b"").decode("latin-1")) is not None
+
+
+def _is_near(peer: str) -> bool:
+    address = _address(peer.partition("%")[0])
+    return address is not None and (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+def _address(text: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(text)
+    except ValueError:
+        return None
+
+
+def check_near(peer: str, headers: Mapping[bytes, bytes]) -> None:
+    """Refuse whoever is not on this machine. Errors: Refused (bad_request), with 403.
+
+    Shape: what says that it was forwarded comes from elsewhere, though the proxy be here.
+    """
+    if not _is_near(peer) or not _FORWARDED.isdisjoint(headers):
+        raise Refused(BAD_REQUEST, "only this machine may ask for this", status=403)
+
+
+def read_body(body: bytes, headers: Mapping[bytes, bytes], *, private: bool = False) -> Body:
+    """Read a request's body. Errors: Refused (bad_request), with 400 or 422.
+
+    Shape: no body at all is an empty one; `private` says that webhooks may go to addresses that are not public.
+    """
     if not body and b"content-type" not in headers:
         return Body()
     try:
@@ -115,7 +190,7 @@ def read_body(body: bytes, headers: Mapping[bytes, bytes]) -> Body:
         raise trouble_with("timeout", "it must be more than 0 seconds")
     if len(read.context or ()) > MAX_MEMBERS:
         raise trouble_with("context", f"it may have {MAX_MEMBERS} entries at most")
-    _check_webhook(read)
+    _check_webhook(read, private=private)
     return read
 
 
@@ -142,9 +217,8 @@ def webhook_events(body: Body) -> Sequence[str]:
 
 def wish_of(headers: Mapping[bytes, bytes]) -> Wish:
     """Give how a client wants its answer."""
-    if wants_events(headers):
-        return Wish("events")
-    return _preferred(headers.get(b"prefer", b"").decode("latin-1"))
+    wish = _preferred(headers.get(b"prefer", b"").decode("latin-1"))
+    return Wish("events", detached=wish.detached) if wants_events(headers) else wish
 
 
 def wants_events(headers: Mapping[bytes, bytes]) -> bool:
@@ -193,7 +267,7 @@ def _preferred(prefer: str) -> Wish:
     if "respond-async" not in found:
         return Wish("sync")
     wait = found.get("wait", "")
-    return Wish("async", float(wait) if _DIGITS.fullmatch(wait) else 0.0)
+    return Wish("async", float(wait) if _DIGITS.fullmatch(wait) else 0.0, detached=True)
 
 
 def _pair(part: str) -> tuple[str, str]:
@@ -204,22 +278,24 @@ def _pair(part: str) -> tuple[str, str]:
     return name.strip().lower(), value
 
 
-def _check_webhook(body: Body) -> None:
-    if body.webhook is not None and not _is_url(body.webhook):
-        raise trouble_with("webhook", "it must be an http or https URL")
+def _check_webhook(body: Body, *, private: bool) -> None:
+    if body.webhook is not None:
+        _check_url(body.webhook, private=private)
     words = webhook_events(body)
     if len(words) > MAX_MEMBERS or not set(words) <= set(WEBHOOK_EVENTS):
         raise trouble_with("webhook_events_filter", f"it may have {', '.join(WEBHOOK_EVENTS)}")
 
 
-def _is_url(text: str) -> bool:
-    if len(text) > MAX_URL_CHARS or not text.isascii() or not text.isprintable() or " " in text:
-        return False
+def _check_url(text: str, *, private: bool) -> None:
+    """Refuse a URL that can never be asked for. Shape: what a name leads to is looked at each time it is."""
+    if len(text) > MAX_URL_CHARS:
+        raise trouble_with("webhook", f"it may have {MAX_URL_CHARS} characters")
     try:
-        url = urlsplit(text)
-        return url.scheme in {"http", "https"} and bool(url.hostname) and url.port != 0
-    except ValueError:
-        return False
+        checked(text, allow_private=private)
+    except PrivateError as error:
+        raise trouble_with("webhook", _NOT_PUBLIC) from error
+    except GuardError as error:
+        raise trouble_with("webhook", str(error)) from error
 
 
 def _mistyped(error: msgspec.ValidationError) -> Refused:

@@ -7,7 +7,7 @@ of the ring before it has read it is told to it as a number.
 import asyncio
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Final, Protocol
 
 from tidegate.exchange import Ending, Sink
@@ -18,6 +18,7 @@ MAX_BLOCK_BYTES: Final = 256 * 1024
 KEEP_ALIVE: Final = b": keep-alive\n\n"
 EVENT_BYTES: Final = 120
 """What an event takes beside its bytes, while it can still fall out of the ring."""
+_ID: Final = b"id: "
 _DATA: Final = b"\ndata: "
 _END: Final = b"\n\n"
 _COMPLETED: Final = Ending(COMPLETED)
@@ -40,7 +41,7 @@ class History:
     """
 
     __slots__ = (
-        "_block", "_frames", "_loop", "_max_bytes", "_max_events", "_offered", "_pending", "_readers", "_whole",
+        "_block", "_frames", "_held_for", "_loop", "_max_bytes", "_max_events", "_offered", "_pending", "_readers", "_whole",
         "closed", "held", "keeps", "newest", "oldest",
     )  # fmt: skip
 
@@ -55,6 +56,7 @@ class History:
         self._block: tuple[int, int, bytes] | None = None
         self._pending = False
         self._offered = 0
+        self._held_for = False
         self.keeps = keeps
         self.closed = False
         self.held = 0
@@ -95,6 +97,15 @@ class History:
         self._tidy()
         self.wake()
 
+    def hold(self) -> None:
+        """Let go of nothing at the end, until `release`: who has a right to all of it is still to come."""
+        self._held_for = True
+
+    def release(self) -> None:
+        """Keep no more than was said."""
+        self._held_for = False
+        self._tidy()
+
     def subscribe(
         self,
         sink: Reader,
@@ -102,18 +113,20 @@ class History:
         after: int | None,
         heartbeat_s: float,
         on_over: Callable[["Subscription"], None],
+        on_fault: Callable[[Exception], None],
         slow_s: float = 0.0,
     ) -> "Subscription":
         """Give a sink, whose head is started, what comes after the event `after`, and become its flow.
 
         Shape: None is from the beginning where history is kept, from now on where it is not; an id that was not given yet is
         as None. A comment is sent after `heartbeat_s` of silence; a reader that takes nothing for `slow_s` is cut off; 0.0
-        is never. `on_over` hears once that it is over, from within this call where the client is gone already.
+        is never. `on_over` hears once that it is over, from within this call where the client is gone already; `on_fault`
+        hears what the sink raised, and never raises.
         Holds: the reader, until it is over.
         """
         if after is None or after > self.newest:
             after = 0 if self.keeps else self.newest
-        reader = Subscription(self, sink, max(after, 0), (heartbeat_s, slow_s), on_over)
+        reader = Subscription(self, sink, max(after, 0), (heartbeat_s, slow_s), (on_over, on_fault))
         self._readers[reader] = None
         reader.begin()
         self.wake()
@@ -188,10 +201,13 @@ class History:
         if len(whole) - start <= MAX_BLOCK_BYTES:
             return self.newest, whole[start:]
         end = whole.rfind(_END, start, start + MAX_BLOCK_BYTES)
-        end = (whole.index(_END, start) if end < 0 else end) + len(_END)
-        return (int(whole[end + 4 : whole.index(b"\n", end)]) - 1 if end < len(whole) else self.newest), whole[
-            start:end
-        ]
+        if end < 0:
+            end = whole.index(_END, start)
+        end += len(_END)
+        if end == len(whole):
+            return self.newest, whole[start:]
+        following = int(whole[end + len(_ID) : whole.index(b"\n", end)])
+        return following - 1, whole[start:end]
 
     def _drop(self) -> None:
         self.held -= len(self._frames.pop(self.oldest))
@@ -199,7 +215,7 @@ class History:
 
     def _tidy(self) -> None:
         """Make what is over small: one piece, of no more than the end where nothing is kept for who comes late."""
-        if not self.closed or self._readers or not self._frames:
+        if not self.closed or self._readers or self._held_for or not self._frames:
             return
         while not self.keeps and self.oldest < self.newest:
             self._drop()
@@ -211,12 +227,12 @@ class Subscription:
     """One reader's place in a history. Fits exchange.Flow: it is what the sink tells of back-pressure and of its leaving.
 
     Shape: `over` is true once nothing more is given, and `gone` was called by then where `departed` is true: it left; else it
-    was given everything, or was cut off because it took nothing.
+    was given everything, or was cut off because it took nothing, or because it raised where `broken` is true.
     """
 
     __slots__ = (
-        "_heartbeat_s", "_history", "_on_over", "_paused", "_sink", "_slow_s", "_taken_at", "_timer", "_unsent", "_waiter",
-        "_wrote_at", "departed", "over", "place",
+        "_heartbeat_s", "_history", "_on_fault", "_on_over", "_paused", "_sink", "_slow_s", "_taken_at", "_timer", "_unsent",
+        "_waiter", "_wrote_at", "broken", "departed", "over", "place",
     )  # fmt: skip
 
     def __init__(
@@ -225,12 +241,12 @@ class Subscription:
         sink: Reader,
         place: int,
         limits: tuple[float, float],
-        on_over: Callable[["Subscription"], None],
+        heard: tuple[Callable[["Subscription"], None], Callable[[Exception], None]],
     ) -> None:
         self._history = history
         self._sink = sink
         self._heartbeat_s, self._slow_s = limits
-        self._on_over = on_over
+        self._on_over, self._on_fault = heard
         self._paused = False
         self._timer: asyncio.TimerHandle | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -239,6 +255,7 @@ class Subscription:
         self.place = place
         self.over = False
         self.departed = False
+        self.broken = False
 
     async def wait_over(self) -> None:
         """Return once nothing more is given. Shape: one waits."""
@@ -308,19 +325,23 @@ class Subscription:
             self._waiter.set_result(None)
         self._on_over(self)
 
-    def _cut(self, *, departed: bool) -> None:
+    def _cut(self) -> None:
         """End, and break the sink off: its client has not got everything."""
-        self._end(departed=departed)
-        with suppress(Exception):
+        self._end(departed=False)
+        try:
             self._sink.abort()
+        except Exception as error:  # noqa: BLE001 (as below)
+            self._on_fault(error)
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
         """Let go of a sink that raises: it must not hold up the others."""
         try:
             yield
-        except Exception:  # noqa: BLE001 (the boundary: one broken reader must not end the others)
-            self._cut(departed=True)
+        except Exception as error:  # noqa: BLE001 (the boundary: one broken reader must not end the others)
+            self.broken = True
+            self._on_fault(error)
+            self._cut()
 
     # --- time ------------------------------------------------------------------------------------------------------
 
@@ -353,4 +374,4 @@ class Subscription:
             self._taken_at = now
         self._unsent = unsent
         if self._slow_s and now - self._taken_at >= self._slow_s:
-            self._cut(departed=False)
+            self._cut()
