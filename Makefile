@@ -21,7 +21,7 @@ $(VENV)/.test: $(VENV)/.run
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group test
 	@touch $@
 
-run: $(VENV)/.run ## start the mock provider and the gateway, stream one completion, keep serving
+run: $(VENV)/.run ## start a small model, the mock provider and the gateway, stream one completion, keep serving
 	@$(BIN)/tidegate demo $(ARGS)
 
 servers: ## install nginx and wrk where Debian's packages can be had (tests and bench skip what is missing)

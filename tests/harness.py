@@ -110,7 +110,7 @@ def request_bytes(
     """Give a whole HTTP/1.1 request."""
     payload = body if isinstance(body, bytes) else json.dumps(body).encode()
     fields = {
-        "host": "test",
+        "host": "127.0.0.1",
         "content-type": "application/json",
         "content-length": str(len(payload)),
         **(headers or {}),

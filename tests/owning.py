@@ -103,7 +103,7 @@ class Owned:
             "waiting": sum(slots.waiting for slots in self.tidegate.fleet.slots.values()),
             "live": len(self.tidegate.gateway),
             "runs": sum(len(local.runs) for local in self.tidegate.wiring.locals.values()),
-            "running": sum(local.running for local in self.tidegate.wiring.locals.values()),
+            "running": sum(local.crew.running for local in self.tidegate.wiring.locals.values()),
             "loads": sum(worker.load for crew in crews for worker in crew._workers),
             "registry": self.registry.running if self.registry is not None else 0,
             "in line": sum(len(crew._line) for crew in crews),
@@ -183,10 +183,6 @@ def parsed(block: bytes) -> tuple[str, Any, int] | None:
     """Give one event; None for a comment."""
     fields = dict(line.split(": ", 1) for line in block.decode().split("\n") if not line.startswith(":"))
     return (fields["event"], json.loads(fields["data"]), int(fields.get("id", 0))) if fields else None
-
-
-def events_in(body: bytes) -> list[tuple[str, Any, int]]:
-    return [event for block in body.split(b"\n\n") if block if (event := parsed(block)) is not None]
 
 
 @asynccontextmanager

@@ -72,6 +72,14 @@ def test_readme_has_commands_that_are_run() -> None:
     assert OWN
 
 
+def test_readme_says_how_to_install_before_its_first_tidegate_command_and_only_there() -> None:
+    first = re.search(r"^tidegate ", README, re.MULTILINE)
+    assert first is not None
+    before, after = README[: first.start()], README[first.start() :]
+    assert "\npython3 -m venv .venv && . .venv/bin/activate && pip install .\n" in before
+    assert "bin/activate" not in after
+
+
 def ran(language: str, text: str) -> str:
     """Run a block as a user would; gives what it said."""
     command = ["bash", "-euo", "pipefail", "-c", text] if language == "sh" else [sys.executable, "-c", text]

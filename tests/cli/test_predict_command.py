@@ -1,13 +1,16 @@
 """`tidegate serve --predict`: a handler is served by one command, and what is wrong with it is told."""
 
+import contextlib
 import json
 import signal
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from processes import PLAIN, Served, fetch, get, serving, tidegate, write_config
+from tidegate.config import load, load_handler
 
 pytestmark = pytest.mark.slow
 
@@ -86,8 +89,8 @@ def test_the_log_says_where_to_ask_and_when(folder: Path) -> None:
     with serving("serve", "--predict", "model.py:Model", *FLAGS, cwd=folder) as served:
         port = ready(served)
         told = served.line('"event":"note"')
-        assert f"POST http://127.0.0.1:{port}/predictions asks model" in told
-        assert f"GET http://127.0.0.1:{port}/openapi.json" in told
+        place = f"http://127.0.0.1:{port}"
+        assert f"model is ready when its worker is: POST {place}/predictions (schema: {place}/openapi.json)" in told
         assert '"slots":1' in served.line('"event":"worker_ready"')
         assert '"text":"loading"' in served.line('"event":"worker_output"')
         assert "withheld" not in served.output()
@@ -98,9 +101,8 @@ def test_where_several_models_are_served_each_is_asked_by_its_name(folder: Path)
     with serving("serve", "-c", str(write_config(folder, **{**OWN, "models": models})), cwd=folder) as served:
         port = ready(served)
         for name in ("first", "second"):
-            assert served.line(
-                '"event":"note"', f"POST http://127.0.0.1:{port}/v1/models/{name}/predictions asks {name}"
-            )
+            place = f"http://127.0.0.1:{port}/v1/models/{name}"
+            assert served.line('"event":"note"', f"{name} is ready when its worker is: POST {place}/predictions")
             assert predict(port, {"name": "Ada"}, f"/v1/models/{name}/predictions")[0] == 200
         assert predict(port, {"name": "Ada"})[0] == 404
 
@@ -125,8 +127,31 @@ def test_clients_may_stop_what_predict_serves(folder: Path) -> None:
 def test_a_file_and_a_handler_are_not_served_both(folder: Path) -> None:
     done = tidegate("serve", "--predict", "model.py:Model", "-c", str(write_config(folder)), cwd=folder)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "--config" in done.stderr
-    assert "--predict" in done.stderr
+    assert done.stderr.startswith("error: expected --config or --predict, not both")
+    assert "keys, secrets and limits" in done.stderr
+
+
+@pytest.mark.parametrize("more", [(), ("--allow-private", "--workers", "3")])
+def test_the_lines_that_are_shown_stand_for_the_flags(more: tuple[str, ...], folder: Path) -> None:
+    odd = folder / "odd ${X} mödel.py"
+    odd.write_text(MODEL, encoding="utf-8")
+    flags = ("serve", "--predict", f"{odd.name}:Model", *more)
+    done = tidegate(*flags, "-c", str(write_config(folder)), cwd=folder)
+    file = folder / "shown.yaml"
+    file.write_text(done.stderr.partition("\n\n")[2], encoding="utf-8")
+    with pytest.MonkeyPatch.context() as here:
+        here.chdir(folder)
+        shown = load(str(file), {}).config
+        workers, private = (3, True) if more else (1, False)
+        meant = load_handler(f"{odd.name}:Model", workers, {}, allow_private=private).config
+    assert (shown.providers, shown.models, shown.predictions) == (meant.providers, meant.models, meant.predictions)
+    assert (shown.server.host, shown.server.port) == (meant.server.host, meant.server.port)
+
+
+def test_allow_private_is_for_a_handler_alone(folder: Path) -> None:
+    done = tidegate("serve", "--allow-private", "-c", str(write_config(folder)), cwd=folder)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "predictions.webhooks" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -134,12 +159,17 @@ def test_a_file_and_a_handler_are_not_served_both(folder: Path) -> None:
     [
         ("missing.py:Model", "there is no file 'missing.py'"),
         ("model.py:not a name", "expected"),
+        ("model.py:Nope", "there is no Nope in model.py, which has Model"),
+        ("broken.py:Model", "broken.py, line 2: not Python"),
+        ("nameless.py", "name one of Greeter, as in nameless.py:Greeter"),
         ("", "required"),
     ],
 )
 def test_a_reference_that_can_be_none_is_refused_before_anything_is_served(
     reference: str, told: str, folder: Path
 ) -> None:
+    (folder / "broken.py").write_text("x = 1\nclass Model\n", encoding="utf-8")
+    (folder / "nameless.py").write_text("class Greeter: ...\n", encoding="utf-8")
     done = tidegate("serve", "--predict", reference, *FLAGS, cwd=folder)
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
@@ -157,9 +187,9 @@ def test_workers_is_one_process_at_least(workers: str, folder: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reference", "told"),
     [
-        ("x = 1\n", "model.py", "name the handler, as in model.py:Name"),
-        ("class Other:\n    def predict(self) -> int:\n        return 1\n", "model.py:Nope", "it has Other"),
-        ("import no_such_module_here\n", "model.py:Model", "no_such_module_here"),
+        ("from math import *\n", "model.py", "name the handler, as in model.py:Name"),
+        ("Model = 1\n", "model.py:Model", "neither a class nor a function"),
+        ("import no_such_module_here\nclass Model: ...\n", "model.py:Model", "no_such_module_here"),
         ("def run(x: 'NoSuchType') -> int:\n    return 1\n", "model.py:run", "NoSuchType"),
         ("class Model:\n    pass\n", "model.py", "predict"),
     ],
@@ -171,7 +201,8 @@ def test_a_handler_that_cannot_be_loaded_is_told_in_the_log_and_by_the_health(
     with serving("serve", "--predict", reference, *FLAGS, cwd=tmp_path) as served:
         port, _ = served.ports()
         assert told in json.loads(served.line('"event":"setup_failed"'))["error"]
-        health = json.loads(get(port, "/health-check")[1])
+        while (health := json.loads(get(port, "/health-check")[1]))["status"] == "STARTING":
+            served.news()
         assert health["status"] == "SETUP_FAILED"
         assert told in health["setup"]["logs"]
         assert predict(port, {})[0] == 503
@@ -199,6 +230,105 @@ def test_a_prediction_that_raises_has_its_traceback_in_the_log_alone(tmp_path: P
         told = json.loads(served.line('"event":"prediction_failed"'))
         assert told["traceback"].startswith("Traceback (most recent call last):")
         assert "withheld" not in told
+
+
+# --- what is told to one process alone --------------------------------------------------------------------------------
+
+ENVIRONMENT = """\
+import json
+import os
+
+
+def seen(name: str) -> str:
+    return json.dumps(os.environ.get(name))
+"""
+MANY = {"WEBHOOK_AUTH_TOKEN": "canary-bearer", "PROVIDER_KEY": "canary-key", "HF_TOKEN": "hf-1", "PLAIN": "p"}
+
+
+def seen(port: int, name: str) -> Any:
+    return json.loads(predict(port, {"name": name})[1]["output"])
+
+
+def test_a_handler_does_not_get_the_bearer_of_webhooks_and_gets_everything_else(tmp_path: Path) -> None:
+    (tmp_path / "env.py").write_text(ENVIRONMENT, encoding="utf-8")
+    with serving("serve", "--predict", "env.py:seen", *FLAGS, cwd=tmp_path, env=MANY) as served:
+        port = ready(served)
+        found = {name: seen(port, name) for name in MANY}
+        assert found == {**MANY, "WEBHOOK_AUTH_TOKEN": None}
+
+
+def test_a_handler_gets_no_secret_of_the_file_but_what_is_meant_for_it(tmp_path: Path) -> None:
+    (tmp_path / "env.py").write_text(ENVIRONMENT, encoding="utf-8")
+    own = {"handler": "env.py:seen", "env": {"HF_TOKEN": "${HF_TOKEN}", "MORE": "m"}}
+    providers = [
+        {"name": "own", "kind": "local", "local": own},
+        {"name": "far", "kind": "openai", "base_url": "http://127.0.0.1:9/v1", "api_key": "${PROVIDER_KEY}"},
+    ]
+    models = [{"name": name, "targets": [{"provider": name}]} for name in ("own", "far")]
+    file = write_config(tmp_path, providers=providers, models=models)
+    with serving("serve", "-c", str(file), cwd=tmp_path, env=MANY) as served:
+        port = ready(served)
+        found = {name: seen(port, name) for name in (*MANY, "MORE")}
+        # The bearer is not one of this file's secrets.
+        assert found == {**MANY, "PROVIDER_KEY": None, "MORE": "m"}
+    done = tidegate("check", "-c", str(file), cwd=tmp_path, env=MANY)
+    assert "providers[0].local.env.HF_TOKEN\tset" in done.stdout
+    assert "hf-1" not in done.stdout + done.stderr
+
+
+# --- where it listens --------------------------------------------------------------------------------------------------
+
+
+def test_a_second_one_on_the_port_of_the_first_does_not_start(folder: Path) -> None:
+    with serving("serve", "--predict", "model.py:Model", *FLAGS, cwd=folder) as served:
+        port, _ = served.ports()
+        place = ("--port", str(port), "--ops-listen", "127.0.0.1:0")
+        for command in (("serve", "--predict", "model.py:Model"), ("serve", "-c", str(write_config(folder)))):
+            second = tidegate(*command, *place, cwd=folder)
+            assert (second.returncode, second.stdout) == (1, "")
+            assert f"cannot listen on 127.0.0.1:{port}" in second.stderr
+
+
+def test_metrics_are_elsewhere_where_their_usual_port_is_taken(folder: Path) -> None:
+    with socket.socket() as taken:
+        with contextlib.suppress(OSError):  # whoever has it already does as well
+            taken.bind(("127.0.0.1", 9464))
+            taken.listen()
+        with serving("serve", "--predict", "model.py:Model", "--port", "0", cwd=folder) as served:
+            port, ops_port = served.ports()
+            assert ops_port not in {0, 9464}
+            assert f"127.0.0.1:9464 is taken: metrics are at port {ops_port}" in served.line('"event":"note"', "taken")
+            assert get(ops_port, "/metrics")[0] == 200
+            assert str(ops_port) in get(port, "/metrics")[1].decode()
+        for command in (
+            ("serve", "--predict", "model.py:Model", "--port", "0", "--ops-listen", "127.0.0.1:9464"),
+            ("serve", "-c", str(write_config(folder, ops={}))),
+        ):
+            second = tidegate(*command, cwd=folder)
+            assert (second.returncode, second.stdout) == (1, "")
+            assert "cannot listen on 127.0.0.1:9464" in second.stderr
+
+
+def test_webhooks_come_to_this_machine_with_the_flag(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as receiver:
+        receiver.settimeout(30)
+        flags = ("serve", "--predict", "model.py:Model", "--allow-private", *FLAGS)
+        with serving(*flags, cwd=folder) as served:
+            port = ready(served)
+            hook = f"http://127.0.0.1:{receiver.getsockname()[1]}/hook"
+            made = {"input": {"name": "Ada"}, "webhook": hook, "webhook_events_filter": ["completed"]}
+            assert fetch(port, "POST", "/predictions", json.dumps(made).encode())[0] == 200
+            taken, _ = receiver.accept()
+            with taken:
+                assert taken.recv(65536).startswith(b"POST /hook HTTP/1.1\r\n")
+                taken.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+
+
+def test_a_signal_to_read_anew_says_that_the_models_code_is_not(folder: Path) -> None:
+    with serving("serve", "--predict", "model.py:Model", *FLAGS, cwd=folder) as served:
+        ready(served)
+        served.signal(signal.SIGHUP)
+        assert "only a new start reads other code" in served.line('"event":"note"', "model goes on")
 
 
 # --- Cog's variables -----------------------------------------------------------------------------------------------

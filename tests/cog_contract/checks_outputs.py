@@ -164,7 +164,7 @@ def traceback_is_in_the_servers_log(site: Site) -> Json:
     with site.fresh(Wish()) as running:
         running.talk.post({"prompt": "hi", "mode": "raise_first"})
         running.talk.wait_ready()
-        return "Traceback" in running.log
+        return running.logs("Traceback")
 
 
 def logs_of_print_logging_and_threads(site: Site) -> Json:

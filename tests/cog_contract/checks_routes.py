@@ -99,7 +99,7 @@ def connections_are_kept(site: Site) -> Json:
     """A connection is used again."""
     with socket.create_connection(("127.0.0.1", site.at().port), 10) as connection:
         for _ in range(2):
-            connection.sendall(b"GET /health-check HTTP/1.1\r\nhost: a\r\n\r\n")
+            connection.sendall(b"GET /health-check HTTP/1.1\r\nhost: localhost\r\n\r\n")
             if not connection.recv(65536).startswith(b"HTTP/1.1 200"):
                 return False
             time.sleep(0.2)
@@ -213,9 +213,7 @@ def large_body(site: Site) -> Json:
     """A body over 100 MiB is 413."""
     with socket.create_connection(("127.0.0.1", site.at().port), 30) as connection:
         size = 101 * 1024 * 1024
-        head = (
-            f"POST /predictions HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: {size}\r\n\r\n"
-        )
+        head = f"POST /predictions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {size}\r\n\r\n"
         answered = later(lambda: connection.recv(65536))
         with contextlib.suppress(OSError):
             connection.sendall(head.encode())

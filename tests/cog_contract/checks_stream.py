@@ -155,7 +155,7 @@ def subscribers_are_bounded(site: Site) -> Json:
     talk.put("crowd", {"prompt": "x", "n": 20, "delay": 0.5}, prefer="respond-async")
     body = b'{"input":{"prompt":"x","n":20,"delay":0.5}}'
     head = (
-        f"PUT /predictions/crowd HTTP/1.1\r\nhost: a\r\naccept: {SSE}\r\n"
+        f"PUT /predictions/crowd HTTP/1.1\r\nhost: localhost\r\naccept: {SSE}\r\n"
         f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     )
     seats = []
@@ -183,9 +183,7 @@ def sync_creator_leaves(site: Site) -> Json:
 def talk_leaving(port: int, name: str, url: str) -> socket.socket:
     """Begin a synchronous prediction, whose answer is not waited for."""
     body = f'{{"input":{{"prompt":"x","n":12,"delay":0.2}},"webhook":"{url}","webhook_events_filter":["completed"]}}'
-    head = (
-        f"PUT /predictions/{name} HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
-    )
+    head = f"PUT /predictions/{name} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
     connection = socket.create_connection(("127.0.0.1", port), 20)
     connection.sendall(f"{head}\r\n\r\n{body}".encode())
     return connection

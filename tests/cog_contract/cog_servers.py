@@ -77,6 +77,15 @@ class Running:
         """Give what the server wrote."""
         return (self.folder / "log").read_text(errors="replace")
 
+    def logs(self, text: str, within_s: float = 2.0) -> bool:
+        """Say whether the server writes a text, in a while: logs may be written by and by."""
+        until = time.monotonic() + within_s
+        while text not in self.log:
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.02)
+        return True
+
     def worker(self) -> int:
         """Give the process a handler runs in. Shape: 0 when there is none."""
         found = subprocess.run(["ps", "-eo", "pid=,ppid=,stat="], capture_output=True, text=True, check=True)

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from tidegate.config import ConfigError, load_handler
+from tidegate.config import ConfigError, lines, load, load_handler
 
 
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "deep").mkdir()
     for name in ("model.py", "deep/predict.py"):
-        (tmp_path / name).write_text("", encoding="utf-8")
+        (tmp_path / name).write_text("class Model: ...\nclass Runner: ...\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
 
 
@@ -99,3 +99,46 @@ def test_a_token_is_in_no_mistake() -> None:
     with pytest.raises(ConfigError) as caught:
         load_handler("nowhere.py", 1, {"WEBHOOK_AUTH_TOKEN": "hook-canary"})
     assert "canary" not in str(caught.value)
+
+
+def test_its_port_is_cogs_unless_somebody_says_another() -> None:
+    assert load_handler("model.py", 1, {}).config.server.port == 5000
+    assert load_handler("model.py", 1, {"PORT": "5001"}).config.server.port == 5001
+    assert load_handler("model.py", 1, {"PORT": "5001"}, {"server.port": "0"}).config.server.port == 0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "delay_s"),
+    [
+        ({}, 0.0),
+        ({"server.host": "127.0.0.1"}, 0.0),
+        ({"server.host": "::1"}, 0.0),
+        ({"server.host": "localhost"}, 0.0),
+        ({"server.host": "0.0.0.0"}, 5.0),
+        ({"server.host": "example.com"}, 5.0),
+    ],
+)
+def test_it_stops_accepting_at_once_where_no_balancer_has_to_notice(overrides: dict[str, str], delay_s: float) -> None:
+    assert load_handler("model.py", 1, {}, overrides).config.server.drain_delay_s == delay_s
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+def test_files_and_webhooks_may_be_on_private_addresses_where_that_is_said(*, allowed: bool) -> None:
+    predictions = load_handler("model.py", 1, {}, allow_private=allowed).config.predictions
+    assert (predictions.files.allow_private, predictions.webhooks.allow_private) == (allowed, allowed)
+
+
+def test_metrics_may_be_elsewhere_where_nobody_has_said_where_they_are() -> None:
+    assert load_handler("model.py", 1, {}).ops_moves
+    assert not load_handler("model.py", 1, {}, {"ops.listen": "127.0.0.1:9464"}).ops_moves
+
+
+@pytest.mark.parametrize("reference", ["model.py:Model", "model.py", "deep/odd ${X} mödel.py:Model"])
+@pytest.mark.parametrize(("workers", "allowed"), [(1, False), (3, True)])
+def test_the_lines_of_a_file_stand_for_the_flags(reference: str, workers: int, *, allowed: bool) -> None:
+    Path("deep/odd ${X} mödel.py").write_text("class Model: ...\n", encoding="utf-8")
+    Path("shown.yaml").write_text(lines(reference, workers, allow_private=allowed), encoding="utf-8")
+    shown = load("shown.yaml", {}).config
+    meant = load_handler(reference, workers, {}, allow_private=allowed).config
+    assert (shown.providers, shown.models, shown.predictions) == (meant.providers, meant.models, meant.predictions)
+    assert (shown.server.host, shown.server.port) == (meant.server.host, meant.server.port)

@@ -80,6 +80,8 @@ SAMPLES: dict[str, tuple[object, object]] = {
     "providers[].local.setup_timeout": ("41s", 41.0),
     "providers[].local.cancel_grace": ("42s", 42.0),
     "providers[].local.max_output_bytes": ("43MiB", 43 * 1024 * 1024),
+    "providers[].local.env.*": ("of-a-worker", "of-a-worker"),
+    "providers[].local.echo": (True, True),
     "models[].name": ("big", "big"),
     "models[].aliases[]": ("large", "large"),
     "models[].balance": ("sticky", "sticky"),

@@ -486,6 +486,8 @@ def test_a_mistake_reads_as_file_line_path_problem_and_hint() -> None:
         "server: '${KEY}'\nops: {listen: '${KEY}'}\nobserve: {log: '${KEY}'}",
         "auth: {mode: keys, keys: [{id: a, sha256: sk-canary-7f3a91}, {id: b, sha256: sk-canary-7f3a91}]}",
         "predictions: {webhooks: {secret: whsec_sk-canary-7f3a91}}",
+        "predictions: {webhooks: {secret: '${KEY}\n', token: ' ${KEY}'}}",
+        "predictions: {webhooks: {token: 'é${KEY}', timeout: '${KEY}'}}",
         "providers: [{name: a, kind: mock, apikey: sk-canary-7f3a91, api_key: '${sk-canary-7f3a91}'}]",
     ],
 )
@@ -494,6 +496,42 @@ def test_no_mistake_repeats_a_secret(tmp_path: Path, text: str) -> None:
     assert mistakes
     for mistake in mistakes:
         assert "canary" not in str(mistake)
+
+
+SPACED = "expected a webhook secret of printable characters without spaces or line breaks around"
+EMPTIED = "the environment variable is empty; set it, or leave this setting out"
+MISSING = "the environment variable HOOK is not set; set it, or give a default: ${HOOK:-...}"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("secret", None, MISSING),
+        ("secret", "", EMPTIED),
+        ("secret", " ", SPACED),
+        ("secret", "hush\n", SPACED),
+        ("secret", "whsec_c2FtcGxl\n", SPACED),
+        ("secret", "hu\0sh", SPACED),
+        ("secret", "whsec_%%", "a webhook secret that begins with whsec_ goes on in base64"),
+        ("token", None, MISSING),
+        ("token", "", EMPTIED),
+        ("token", "hush\n", "expected a key of visible ASCII characters, found a space or line break at an end"),
+        ("token", "hu sh", "expected a key of visible ASCII characters, found a character that a header cannot carry"),
+    ],
+)
+def test_an_odd_variable_of_a_webhooks_secret_is_named_before_any_is_sent(
+    tmp_path: Path, name: str, value: str | None, why: str
+) -> None:
+    text = GOOD + f"predictions: {{webhooks: {{{name}: '${{HOOK}}'}}}}\n"
+    lines = told(tmp_path, refused(tmp_path, text, {} if value is None else {"HOOK": value}))
+    assert lines == [f"tidegate.yaml:5: predictions.webhooks.{name}: {why}"]
+
+
+@pytest.mark.parametrize("name", ["secret", "token"])
+def test_a_default_may_say_that_webhooks_bear_no_secret(tmp_path: Path, name: str) -> None:
+    text = GOOD + f"predictions: {{webhooks: {{{name}: '${{HOOK:-}}'}}}}\n"
+    assert getattr(read(tmp_path, text, {"HOOK": ""}).config.predictions.webhooks, name) == ""
+    assert getattr(read(tmp_path, text, {"HOOK": "hush"}).config.predictions.webhooks, name) == "hush"
 
 
 def test_a_number_from_a_variable_is_not_repeated_either(tmp_path: Path) -> None:

@@ -104,6 +104,8 @@ SHOWN_BY = {
     "providers[].local.setup_timeout": f"{PREDICTIONS}test_providers_local_setup_timeout_is_how_long_a_setup_may_take",
     "providers[].local.cancel_grace": f"{PREDICTIONS}test_providers_local_cancel_grace_is_how_long_a_cancelled_one_may_go_on",
     "providers[].local.max_output_bytes": f"{PREDICTIONS}test_providers_local_max_output_bytes_bounds_what_a_prediction_gives",
+    "providers[].local.env.*": f"{PREDICTIONS}test_providers_local_env_is_what_its_processes_have_in_their_environment",
+    "providers[].local.echo": f"{PREDICTIONS}test_providers_local_echo_tells_the_log_what_predictions_print",
     "predictions.history.mode": f"{PREDICTIONS}test_predictions_history_mode_is_whether_who_comes_late_gets_what_was_before",
     "predictions.history.max_events": f"{PREDICTIONS}test_predictions_history_max_events_is_how_many_are_kept",
     "predictions.history.max_bytes": f"{PREDICTIONS}test_predictions_history_max_bytes_bounds_what_is_kept",

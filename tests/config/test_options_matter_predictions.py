@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from aiohttp import web
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
+from structlog.testing import capture_logs
 
 from harness import ask, chat, run, until
-from owning import EVENTS, ROOT, WAIT_S, Owned, following, model, owning
+from owning import EVENTS, ROOT, WAIT_S, Owned, following, model, owning, provider
 
 SECRET = "whsec_" + base64.b64encode(b"a secret of receivers").decode()
 
@@ -136,6 +137,33 @@ def test_providers_local_cancel_grace_is_how_long_a_cancelled_one_may_go_on() ->
             await own.at_rest()
             # It came to its end by itself, in the same process.
             assert {worker.ready_at for worker in own.local.crew._workers} == before
+
+    run(work)
+
+
+def test_providers_local_env_is_what_its_processes_have_in_their_environment() -> None:
+    async def work() -> None:
+        providers = [
+            provider("variable", "first", local={"env": {"TIDE": "high"}}),
+            provider("variable", "second"),
+        ]
+        models = [model("first", "first"), model("second", "second")]
+        async with owning(providers=providers, models=models) as own:
+            for name, found in (("first", "high"), ("second", "nothing")):
+                reply = await own.post({"name": "TIDE"}, f"/v1/models/{name}/predictions")
+                assert reply.json()["output"] == found
+
+    run(work)
+
+
+@pytest.mark.parametrize("echo", [False, True])
+def test_providers_local_echo_tells_the_log_what_predictions_print(echo: bool) -> None:
+    async def work() -> None:
+        with capture_logs() as logs:
+            async with owning("steps", provider={"local": {"echo": echo}}) as own:
+                assert (await own.post({"seconds": 0, "name": "n"})).json()["logs"] == "begun n\n"
+        told = [entry["text"] for entry in logs if entry["event"] == "prediction_output"]
+        assert told == (["begun n"] if echo else [])
 
     run(work)
 
@@ -313,6 +341,7 @@ def test_predictions_files_max_bytes_bounds_a_file(most: int, status: str) -> No
     async def work() -> None:
         async with files(a="x" * 10) as url:
             assert (await fetched(f"{url}/a", max_bytes=most))["status"] == status
+            assert (await fetched(f"data:,{'x' * 10}", max_bytes=most))["status"] == status
 
     run(work)
 
@@ -354,7 +383,8 @@ async def hooked(receiver: Receiver, given: dict[str, Any], **settings: Any) -> 
     events = settings.pop("events", ["completed"])
     hooks = {"webhooks": {"allow_private": True, **settings}}
     async with receiving(receiver) as url, owning("steps", predictions=hooks) as own:
-        assert (await own.post(given, webhook=url, webhook_events_filter=events)).status == 200
+        status = 200 if hooks["webhooks"]["allow_private"] else 422
+        assert (await own.post(given, webhook=url, webhook_events_filter=events)).status == status
         yield own
 
 

@@ -1,7 +1,5 @@
-import gc
-from collections import Counter
-
 import pytest
+from garbage import collected
 
 from harness import chat, connect, gateway, request_bytes, run, until
 
@@ -39,17 +37,8 @@ def test_an_exchange_leaves_nothing_for_the_garbage_collector(model: str, transl
                 await until(lambda: not len(running.tidegate.gateway))
 
             await exchanges(3)
-            gc.collect()
-            gc.disable()
-            gc.set_debug(gc.DEBUG_SAVEALL)
-            try:
+            with collected() as left:
                 await exchanges(10)
-                gc.collect()
-                left = Counter(type(found).__name__ for found in gc.garbage)
-            finally:
-                gc.set_debug(0)
-                gc.garbage.clear()
-                gc.enable()
             assert {name: count for name, count in left.items() if name in OURS} == {}
 
     run(work)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from counting import CountingLoop
+from garbage import collected
 
 from harness import Raw, ask, connect, request_bytes, run, until
 from threads import Threaded, threaded
@@ -94,6 +95,17 @@ def test_a_prediction_is_answered_in_one_write(tmp_path: Path) -> None:
         before = loop.counts["write"]
         await predict(client, TIMES)
         assert loop.counts["write"] - before == TIMES
+
+    measured(tmp_path, look)
+
+
+@pytest.mark.slow
+def test_a_prediction_leaves_nothing_for_the_garbage_collector(tmp_path: Path) -> None:
+    async def look(served: Threaded, client: Raw) -> None:
+        with collected() as left:
+            await predict(client, TIMES)
+            await until(lambda: not len(served.running.tidegate.gateway))
+        assert {name: count for name, count in left.items() if count >= TIMES} == {}
 
     measured(tmp_path, look)
 

@@ -126,6 +126,30 @@ def test_a_cold_path_answers_other_methods_with_405_and_says_what_it_allows() ->
     run(work)
 
 
+def test_who_looks_for_metrics_on_the_main_port_is_told_where_they_are() -> None:
+    async def work() -> None:
+        async with gateway() as running:
+            message = (await get(running.port, "/metrics")).json()["error"]["message"]
+            assert message == f"metrics are on port {running.ops_port} (ops.listen)"
+        config = structs.replace(make_config("http://127.0.0.1:1/v1"), ops=OpsSettings(listen=""))
+        tidegate = Tidegate(config)
+        port, _ = await tidegate.start()
+        assert (await get(port, "/metrics")).json()["error"]["message"] == "ops.listen is off"
+        await tidegate.stop(delay_s=0)
+
+    run(work)
+
+
+def test_an_unknown_path_is_told_which_there_are() -> None:
+    async def work() -> None:
+        async with gateway() as running:
+            message = (await get(running.port, "/nope")).json()["error"]["message"]
+            assert "/v1/chat/completions" in message
+            assert "/predictions" not in message
+
+    run(work)
+
+
 @pytest.mark.parametrize(("path", "status"), [(CHAT, 405), ("/nope", 404), ("/v1/models", 200), ("/health", 200)])
 def test_head_gets_a_head_and_no_body(path: str, status: int) -> None:
     async def work() -> None:
@@ -363,7 +387,7 @@ def test_a_bug_behind_a_cold_route_is_500_and_says_nothing_of_itself() -> None:
     async def work() -> None:
         records = Records()
         app = client_app(
-            gate=BrokenGate(), models=no_models, find=str, dialect=OpenAIChat(), anthropic=Anthropic(), hot_paths=[CHAT], health=Ill(),
+            gate=BrokenGate(), models=no_models, find=str, dialect=OpenAIChat(), anthropic=Anthropic(), absent=str, hot_paths=[CHAT], health=Ill(),
             ledger=records, clock=asyncio.get_running_loop().time,
         )  # fmt: skip
         async with serving(app) as port:

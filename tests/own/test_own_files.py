@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 from standardwebhooks.webhooks import Webhook
 
-from harness import run, until
+from harness import connect, request_bytes, run, until
 from owning import ASYNC, WAIT_S, owning
 
 SECRET = "whsec_" + base64.b64encode(b"a secret of receivers").decode()
@@ -112,6 +112,52 @@ def test_a_private_address_is_refused_unless_it_is_allowed() -> None:
             await own.at_rest()
 
     run(work)
+
+
+@pytest.mark.parametrize(
+    ("how", "status", "words"),
+    [
+        ("cancel", "canceled", ""),
+        ("timeout", "failed", "timed out"),
+        ("file timeout", "failed", "cannot be fetched"),
+        ("leave", "", ""),
+    ],
+)
+def test_a_file_that_does_not_come_holds_nothing_up_and_leaves_nothing(how: str, status: str, words: str) -> None:
+    asked, over = asyncio.Event(), asyncio.Event()
+
+    async def give(_: web.Request) -> web.Response:
+        asked.set()
+        await over.wait()
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_get("/file.txt", give)
+    files = {"allow_private": True, "timeout": 0.3 if how == "file timeout" else 600.0}
+
+    async def work() -> None:
+        async with serving(app) as url, owning("upper", predictions={"files": files}) as own:
+            given = {"file": f"{url}/file.txt"}
+            if how == "leave":
+                async with connect(own.port) as client:
+                    await client.send(request_bytes({"input": given}, path="/predictions"))
+                    await asked.wait()
+            else:
+                more = {"timeout": 0.3} if how == "timeout" else {}
+                assert (await own.put("slow", given, headers=ASYNC, **more)).status == 202
+                await asked.wait()
+                assert how != "cancel" or (await own.cancel("slow")).status == 200
+                found = await own.until_status("slow", "canceled", "failed")
+                assert (found["status"], words in found.get("error", "")) == (status, True)
+            await own.at_rest()
+            await until(lambda: temporary() == [] and not left_behind(), WAIT_S)
+            over.set()
+
+    run(work)
+
+
+def left_behind() -> list[Path]:
+    return list(Path(tempfile.gettempdir()).glob("tidegate-input-*"))
 
 
 class Receiver:

@@ -186,6 +186,24 @@ def test_a_reload_to_more_workers_lets_what_runs_end_where_it_is() -> None:
     run(work)
 
 
+@pytest.mark.slow
+def test_who_waits_in_line_at_a_reload_still_runs() -> None:
+    async def work() -> None:
+        async with owning("single", server={"drain_timeout": 20.0}) as own:
+            await own.begun("runs", {"seconds": 1.0})
+            for name in ("waits", "waits-too"):
+                assert (await own.put(name, {"seconds": 0.2}, headers=ASYNC)).status == 202
+            sync = asyncio.create_task(own.post({"seconds": 0.2}))
+            await until(lambda: own.slots.waiting == 3)
+            own.tidegate.reload(other(own, provider("single", local={"workers": 2})))
+            for name in ("runs", "waits", "waits-too"):
+                assert (await own.until_status(name, "succeeded", "failed"))["status"] == "succeeded"
+            assert (await sync).json()["status"] == "succeeded"
+            await own.at_rest()
+
+    run(work)
+
+
 def test_a_prediction_of_before_a_reload_can_still_be_cancelled() -> None:
     async def work() -> None:
         async with owning("single", server={"drain_timeout": 20.0}) as own:
@@ -252,6 +270,19 @@ def test_processes_that_a_reload_sent_away_while_they_were_set_up_say_nothing_of
             before.crew._on_slots(32)
             assert own.slots.settings.max_streams == 1
             assert (await own.post({"seconds": 0})).json()["status"] == "succeeded"
+
+    run(work)
+
+
+def test_a_reload_changes_when_those_hear_a_comment_who_follow_from_then_on() -> None:
+    async def work() -> None:
+        async with owning("steps", server={"heartbeat": 0}) as own:
+            await own.begun("p1", {"seconds": 40.0})
+            own.tidegate.reload(other(own, provider("steps"), server={"heartbeat": 0.02}))
+            async with following(own.port, "p1") as events, asyncio.timeout(10.0):
+                await events.raw.reader.readuntil(b": keep-alive\n\n")
+            await own.cancel("p1")
+            await own.at_rest()
 
     run(work)
 

@@ -280,3 +280,71 @@ def test_a_thousand_subscribers_of_one_prediction_all_get_every_event() -> None:
             await own.at_rest()
 
     run(work, timeout_s=110)
+
+
+def test_who_asked_for_events_gets_all_of_them_where_no_history_is_kept() -> None:
+    async def work() -> None:
+        async with owning(predictions={"history": {"mode": "none"}}) as own:
+            for number in range(30):
+                async with following(own.port, f"p{number}", {"input": {"prompt": "a b"}}) as events:
+                    told = await events.rest()
+                names = [name for name, _, _ in told if name != "metric"]
+                assert names == ["start", "log", "output", "output", "completed"]
+            async with following(own.port, "p0") as events:
+                assert [name for name, _, _ in await events.rest()] == ["completed"]
+            await own.at_rest()
+
+    run(work)
+
+
+def test_an_output_too_deep_to_be_read_fails_alone() -> None:
+    async def work() -> None:
+        async with owning("deep") as own:
+            for _ in range(2):
+                found = (await own.post({"levels": 1100})).json()
+                assert found["status"] == "failed"
+                assert found["error"]
+            assert (await own.post({"levels": 3})).json()["output"] == [[[]]]
+            await own.at_rest()
+
+    run(work)
+
+
+def test_a_put_whose_client_left_is_run_anew_and_one_that_is_to_go_on_is_not() -> None:
+    async def work() -> None:
+        async with owning("steps") as own:
+            given = {"seconds": 0.6, "count": 3, "name": "n"}
+            async with following(own.port, "left", {"input": given}) as events:
+                first = await events.next()
+            assert first is not None
+            # At once: the one before is still being stopped.
+            anew = (await own.put("left", given)).json()
+            assert (anew["status"], len(anew["output"])) == ("succeeded", 4)
+            await own.at_rest()
+            assert sorted(own.codes()) == ["client_gone", "completed"]
+            async with following(own.port, "kept", {"input": given}, prefer="respond-async") as events:
+                seen = [await events.next() for _ in range(2)]
+            last = seen[-1]
+            assert last is not None
+            again = {"prefer": "respond-async", "last_event_id": str(last[2])}
+            async with following(own.port, "kept", {"input": given}, **again) as events:
+                rest = await events.rest()
+            assert rest[0][2] == last[2] + 1
+            assert (rest[-1][1]["status"], rest[-1][1]["output"]) == ("succeeded", anew["output"])
+            await own.at_rest()
+            assert sorted(own.codes()) == ["client_gone", "completed", "completed"]
+
+    run(work)
+
+
+def test_what_waits_in_vain_has_taken_no_time() -> None:
+    async def work() -> None:
+        async with owning("single", provider={"slots": {"max_queue_wait": 0.3}}) as own:
+            await own.begun("long")
+            await own.put("late", {"seconds": 0}, headers=ASYNC)
+            found = await own.until_status("late", "failed")
+            assert (found["started_at"], found["metrics"]) == (None, {"predict_time": 0.0})
+            await own.cancel("long")
+            await own.at_rest()
+
+    run(work)

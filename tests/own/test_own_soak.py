@@ -1,6 +1,7 @@
 """What a gateway and its workers hold while very many predictions go by, and after chance has interrupted many."""
 
 import asyncio
+import base64
 import contextlib
 import gc
 import os
@@ -30,8 +31,9 @@ def _apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def temporary() -> int:
-    """Give how many files there are, but for the folders of processes that run."""
-    return sum(1 for entry in Path(tempfile.gettempdir()).rglob("*") if not entry.is_dir())
+    """Give how many files and folders there are, but for the folders of processes that run."""
+    place = Path(tempfile.gettempdir())
+    return len([*place.rglob("*")]) - len([*place.glob("tidegate-worker-*")])
 
 
 def held(own: Owned, pid: int) -> dict[str, int]:
@@ -53,21 +55,22 @@ def held(own: Owned, pid: int) -> dict[str, int]:
 
 
 async def many(own: Owned, count: int) -> None:
-    """Make predictions one after the other on one connection, each with a file of its own."""
+    """Make predictions one after the other on one connection, each with files of its own."""
     data = "data:text/plain;base64,eA=="
     async with connect(own.port) as raw:
         for number in range(count):
             await raw.send(request_bytes({"input": {"file": data, "number": number}}, path=ROOT))
             reply = await raw.reply(timeout_s=30)
             assert reply.status == 200, reply.body
-            assert reply.json()["output"] == number, reply.json()
+            given = base64.b64encode(str(number).encode()).decode()
+            assert reply.json()["output"] == f"data:text/plain;base64,{given}", reply.json()
 
 
 @pytest.mark.timeout(300)
 def test_ten_thousand_predictions_leave_nothing_behind() -> None:
     async def work() -> None:
         sections: dict[str, Any] = {"predictions": {"max_retained": 100}}
-        async with owning("trivial", **sections) as own:
+        async with owning("scribbling", **sections) as own:
             pid = next(iter(own.local.crew._workers))._process.pid
             await asyncio.gather(*(many(own, 1250) for _ in range(4)))
             await own.at_rest()

@@ -103,6 +103,8 @@ def test_a_prediction_s_own_timeout_ends_it_as_failed() -> None:
             )
             await own.cancel("holds")
             await own.at_rest()
+            entries = [entry for entry in own.running.entries() if entry.route == "predictions" and entry.attempts]
+            assert [entry.code for entry in entries] == ["deadline_exceeded", "deadline_exceeded", "client_gone"]
 
     run(work)
 

@@ -16,15 +16,15 @@ from tidegate.admission.identity import Door, gate
 from tidegate.admission.memory import MemoryGuard
 from tidegate.assemble.health import Health
 from tidegate.assemble.locals import OWN_ROUTE
-from tidegate.assemble.outbound import Outbound
+from tidegate.assemble.outbound import Outbound, load_clients
 from tidegate.assemble.routes import DIALECTS, FALLBACK, PATHS, PREDICTION, PREFIXES
 from tidegate.assemble.wiring import Process, Wiring, passages
-from tidegate.config import Config
+from tidegate.config import Config, split_address
 from tidegate.dispatch.fleet import Fleet, waiting_and_used
 from tidegate.edge.client import BodyLimit
 from tidegate.edge.cold import COLD_ROUTES, UvicornHost, client_app, ops_app
-from tidegate.edge.connection import BODIED, Conducting, Connection, Edge, Hot
-from tidegate.edge.listener import Listener, tls_context
+from tidegate.edge.connection import PLAIN_METHODS, Conducting, Connection, Edge, Hot
+from tidegate.edge.listener import Listener, PortBusyError, tls_context
 from tidegate.exchange import GAP_BOUNDS_S, Ending, Model
 from tidegate.gateway import Gateway, Relaying
 from tidegate.ledger.ledger import Ledger, LogStore, MemoryStore, MetricsStore, Names
@@ -40,7 +40,7 @@ __all__ = ("FALLBACK", "PATHS", "Tidegate")
 
 LAST_WORDS_S: Final = 2.0
 """How long ended streams have to hand their error frames to the kernel."""
-_ALL_METHODS: Final = frozenset({*BODIED, b"HEAD", b"OPTIONS"})
+_ALL_METHODS: Final = frozenset({*PLAIN_METHODS, b"HEAD", b"OPTIONS"})
 _FIXED: Final = ("server.host", "server.port", "ops.listen", "observe.log")
 """Settings that only a new start takes."""
 
@@ -48,6 +48,7 @@ _FIXED: Final = ("server.host", "server.port", "ops.listen", "observe.log")
 class Tidegate:
     """The gateway of one process. Shape: `translates` has every stream translated, so that this road can be measured.
 
+    Shape: `withheld` are the variables of the environment that no model of our own gets.
     Holds: two listening sockets, from `start` to `stop`; connections and pools until `stop` is over.
     """
 
@@ -56,6 +57,7 @@ class Tidegate:
         config: Config,
         proxies: Mapping[str, str] | None = None,
         *,
+        withheld: frozenset[str] = frozenset(),
         translates: bool = False,
         shut_down: Callable[[], None] = lambda: None,
     ) -> None:
@@ -75,6 +77,7 @@ class Tidegate:
             tasks=self._tasks,
             clock=self.clock,
             chance=self._chance,
+            count=self.metrics.webhook,
         )
         process = Process(
             clock=self.clock,
@@ -91,7 +94,7 @@ class Tidegate:
         )
         self._process = process
         self._started = config
-        self.wiring = Wiring(config, proxies or {}, process)
+        self.wiring = Wiring(config, proxies or {}, process, withheld=withheld)
         self._counted = MetricsStore(self.metrics, _names(config))
         self.ledger = self._ledger()
         wiring = self.wiring
@@ -100,8 +103,9 @@ class Tidegate:
         self._tls = tls_context(config.server.tls)
         self.predictions: Conducting | None = None
         self._registry: Registry | None = None
+        self._ops_port = 0
         self._shut_down = shut_down
-        self._serve_own(config)
+        self._serve_own()
         self._open_edges(config)
         self._watch()
 
@@ -120,18 +124,26 @@ class Tidegate:
         """What the relays of new exchanges share."""
         return self.wiring.rules
 
-    def reload(self, config: Config, proxies: Mapping[str, str] | None = None) -> list[str]:
+    async def prepare(self, config: Config) -> None:
+        """Load what a configuration needs, in a thread: imports take longer than streams may stand still."""
+        if any(provider.kind == "local" for provider in config.providers):
+            await asyncio.to_thread(load_clients)
+
+    def reload(
+        self, config: Config, proxies: Mapping[str, str] | None = None, withheld: frozenset[str] = frozenset()
+    ) -> list[str]:
         """Let new exchanges go by another configuration; gives the settings that only a new start takes.
 
+        Shape: the configuration has been prepared for.
         Errors: OSError and ssl.SSLError for a certificate that cannot be read; nothing is changed then.
         """
         old = self.wiring
         tls = tls_context(config.server.tls)
-        wiring = Wiring(config, proxies or {}, self._process, old)
+        wiring = Wiring(config, proxies or {}, self._process, old, withheld=withheld)
         self.wiring = wiring
         self.gateway.use(wiring.admission, wiring.dispatch, wiring.relay)
-        old.retire(wiring)
-        self._serve_own(config)
+        old.retire(wiring, self.gateway.live())
+        self._serve_own()
         for local in wiring.locals.values():
             self._tasks.start(local.start())
         self._limit(config)
@@ -143,8 +155,11 @@ class Tidegate:
         fixed = [path for path in (*_FIXED, "server.tls") if _changed(path, self._started, config)]
         return fixed if config.predictions == self._started.predictions else [*fixed, "predictions"]
 
-    def _serve_own(self, config: Config) -> None:
-        """Make what serves predictions, with the first model that they can be made of. Shape: its settings are those of the start."""
+    def _serve_own(self) -> None:
+        """Make what serves predictions, with the first model that they can be made of.
+
+        Shape: what is said of predictions is that of the start, what is said of the server that of the present.
+        """
         if self.predictions is not None or not self.wiring.locals:
             return
         # The validator takes 3 MB, which nobody should pay who has no such models.
@@ -154,6 +169,7 @@ class Tidegate:
         self._registry = Registry(settings, self.clock)
         around = Around(
             settings=settings,
+            server=lambda: self.edge.settings,
             models=lambda: self.wiring.own.by_name,
             gate=self._door,
             memory=self._memory,
@@ -165,8 +181,7 @@ class Tidegate:
             tasks=self._tasks,
             clock=self.clock,
             wall=time.time,
-            heartbeat_s=config.server.heartbeat_s,
-            slow_s=config.server.slow_client_timeout_s,
+            chance=self._chance.random,
             shut_down=self._shut_down,
         )
         self.predictions = Predictions(around)
@@ -179,6 +194,7 @@ class Tidegate:
                 find=self._find,
                 dialect=FALLBACK,
                 anthropic=DIALECTS["messages"],
+                absent=self._absent,
                 hot_paths=tuple(PATHS),
                 health=self.health,
                 ledger=self.ledger,
@@ -243,6 +259,14 @@ class Tidegate:
         self.crowd.proxies = Proxies(server.trusted_proxies)
         self._memory.max_bytes, self._memory.max_body_bytes = limits.max_buffered_bytes, server.max_body_bytes
 
+    def _absent(self, path: str) -> str:
+        """Say what a client may have looked for under a path that is not here."""
+        if path == "/metrics":
+            return f"metrics are on port {self._ops_port} (ops.listen)" if self._ops_port else "ops.listen is off"
+        own = ", /predictions" if self.wiring.own.by_name else ""
+        posts = f"POST /v1/chat/completions, /v1/responses, /v1/messages, /v1/embeddings{own}"
+        return f"no such route; {posts} and GET /v1/models are"
+
     async def _models(self) -> list[str]:
         return await self.wiring.names()
 
@@ -275,6 +299,12 @@ class Tidegate:
             "Bytes of finished predictions.",
             (),
             lambda: () if self._registry is None else (((), self._registry.kept_bytes),),
+        )
+        metrics.watch(
+            "tidegate_webhooks_owed",
+            "Finished predictions that owe a webhook.",
+            (),
+            lambda: (((), self.outbound.owed),),
         )
         metrics.watch(
             "tidegate_slots", "Slots in use, and attempts that wait for one.", ("provider", "state"), self._slots
@@ -317,32 +347,47 @@ class Tidegate:
     def buffered_bytes(self) -> int:
         """Give the bytes held for all clients: what they sent, what they have not taken, what is held back for a verdict."""
         unsent = sum(connection.held() for connection in self.edge.connections)
-        held = self.wiring.admission.held() + self.wiring.opening.held()
+        held = self.wiring.admission.held() + self.wiring.opening.held() + self.outbound.held()
         if self._registry is not None:
             # What is kept of finished ones has a bound of its own, and makes room when that is reached.
             held += sum(prediction.held() for prediction in self._registry.live())
         return unsent + held + sum(relay.held() for relay in self.gateway.relays())
 
-    async def start(self, *, shared: bool = False) -> tuple[int, int]:
+    async def start(self, *, shared: bool = False, ops_moves: bool = False) -> tuple[int, int]:
         """Listen; gives the port, and the ops port or 0. Errors: PortBusyError.
 
-        Shape: `shared` lets replicas listen on the same port; the ops port is each one's own, so that a second process
-        started by mistake is noticed.
+        Shape: `shared` lets replicas listen on the same port, unless predictions are kept here, which no other process
+        knows; the ops port is each one's own, so that a second process started by mistake is noticed. With `ops_moves`
+        it is a free one where the configured one is taken.
         """
         server = self.wiring.config.server
-        port = self._listener.open(server.host, server.port, shared=shared)
-        ops_port = 0
-        if self.wiring.config.ops.listen:
-            host, _, number = self.wiring.config.ops.listen.rpartition(":")
-            try:
-                ops_port = self._ops_listener.open(host.strip("[]"), int(number))
-            except BaseException:
-                self._listener.close()
-                raise
+        port = self._listener.open(server.host, server.port, shared=shared and not self.wiring.locals)
+        try:
+            self._ops_port = self._open_ops(moves=ops_moves)
+        except BaseException:
+            self._listener.close()
+            raise
         self._memory.start()
+        # No prediction begins before a worker is ready, and no worker before this: nothing is loaded when they run.
+        await self.prepare(self.wiring.config)
         for local in self.wiring.locals.values():
             await local.start()
-        return port, ops_port
+        return port, self._ops_port
+
+    def _open_ops(self, *, moves: bool) -> int:
+        """Listen where metrics are; gives the port, or 0 for none. Errors: PortBusyError."""
+        listen = self.wiring.config.ops.listen
+        if not listen:
+            return 0
+        host, number = split_address(listen)
+        try:
+            return self._ops_listener.open(host, number)
+        except PortBusyError:
+            if not moves:
+                raise
+            port = self._ops_listener.open(host, 0)
+            structlog.get_logger().info("note", about=f"{listen} is taken: metrics are at port {port} of {host}")
+            return port
 
     async def stop(self, *, delay_s: float | None = None) -> None:
         """Drain: say so, stop accepting, let streams end, end the rest, close everything."""

@@ -52,7 +52,19 @@ class OwnModel:
     @property
     def info(self) -> Info | None:
         """What the handler is; None until one of its processes is set up."""
-        return next((local.info for local in self._locals if local.info is not None), None)
+        for local in self._locals:
+            info = local.crew.info
+            if info is not None:
+                return info
+        return None
+
+    @property
+    def serves(self) -> bool:
+        """Whether one of its processes is ready."""
+        for local in self._locals:  # noqa: SIM110 (asked for each prediction: any() costs three times as much)
+            if local.serves:
+                return True
+        return False
 
     def health(self) -> Health:
         """Give the health of the processes; where the model has several providers, of the first that has any to tell."""

@@ -3,8 +3,9 @@
 The only file that knows the order of layers.
 """
 
+import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from random import Random
 from typing import Final
@@ -32,7 +33,7 @@ from tidegate.dispatch.service import Service
 from tidegate.dispatch.settings import SlotSettings
 from tidegate.dispatch.slots import slotting
 from tidegate.dispatch.turn import Rules, directing
-from tidegate.exchange import Admitted, Attempt, Client, Outcome, Stream
+from tidegate.exchange import Admitted, Attempt, Client, Model, Outcome, Stream
 from tidegate.observe.metrics import Metrics
 from tidegate.relay.relay import Finishing, Relay, RelayRules
 from tidegate.relay.translate import TranslatingRelay
@@ -50,6 +51,8 @@ from tidegate.worker.local import Local
 from tidegate.worker.service import Fetching
 
 AGENT: Final = f"tidegate/{__version__}"
+LOOK_S: Final = 0.1
+"""How often exchanges are looked at that processes are kept for, which others take the place of."""
 _OF_UPSTREAM: Final = tuple(field.name for field in structs.fields(UpstreamSettings))
 
 
@@ -75,7 +78,8 @@ class Process(Struct, frozen=True):
 class Wiring:
     """A configuration as it works. Holds: of `before`, every part whose settings are the same, with its state.
 
-    Shape: `innermost` opens streams in place of the providers, where they are not to be asked.
+    Shape: `innermost` opens streams in place of the providers, where they are not to be asked; `withheld` are variables of
+    the environment that models of our own do not get.
     """
 
     def __init__(
@@ -86,8 +90,10 @@ class Wiring:
         before: "Wiring | None" = None,
         *,
         innermost: Service[Attempt] | None = None,
+        withheld: frozenset[str] = frozenset(),
     ) -> None:
         self.config = config
+        self.withheld = withheld
         self._process = process
         self.proxies = proxies
         self.providers = {
@@ -145,8 +151,8 @@ class Wiring:
         # The client is the prediction itself: whoever follows it has a heartbeat and a pace of its own.
         return structs.replace(rules, heartbeat_s=0.0, slow_client_s=0.0, finishes=False)
 
-    def retire(self, after: "Wiring") -> None:
-        """Close what `after` has not taken over, and hand over the rest; what runs goes on."""
+    def retire(self, after: "Wiring", live: Sequence[Outcome]) -> None:
+        """Close what `after` has not taken over, and hand over the rest; what is live goes on."""
         for name, provider in self.providers.items():
             if after.providers.get(name) is not provider:
                 provider.pool.close()
@@ -155,7 +161,15 @@ class Wiring:
                 local.on_slots = partial(after.resize, name)
             else:
                 local.on_slots = _unheard
-                self._process.tasks.start(local.close(self.config.server.drain_timeout_s))
+                self._process.tasks.start(self._let_end(local, live))
+
+    async def _let_end(self, local: Local, live: Sequence[Outcome]) -> None:
+        """Let end what may still come to processes that others take the place of, waiting in line or not, then these."""
+        clock = self._process.clock
+        until = clock() + self.config.server.drain_timeout_s
+        while clock() < until and any(_may_ask(outcome, local.name) for outcome in live):
+            await asyncio.sleep(LOOK_S)  # nobody tells of the ends of exchanges
+        await local.close(max(0.0, until - clock()))
 
     async def names(self) -> list[str]:
         """Give the models that clients can ask for; of a wildcard those that its provider lists."""
@@ -169,10 +183,17 @@ class Wiring:
         ]
         asked = list(dict.fromkeys(target.provider for _, target in wild))
         listed = dict(zip(asked, await together(*(self.listings[name].names() for name in asked)), strict=True))
-        names = [model.name for model in models if not model.name.endswith(WILDCARD)]
+        names = [model.name for model in models if not model.name.endswith(WILDCARD) and self._chats(model)]
         for model, target in wild:
             names += names_behind(model, target, listed[target.provider])
         return list(dict.fromkeys(names))
+
+    def _chats(self, model: Model) -> bool:
+        """Say whether a model can answer more than predictions, as far as is known yet."""
+        infos = [
+            None if (local := self.locals.get(target.provider)) is None else local.info for target in model.targets
+        ]
+        return any(info is None or info.takes for info in infos)
 
     def _provider(self, settings: ProviderSettings, before: "Wiring | None") -> Provider:
         name, proxy = settings.name, self.proxies.get(settings.name, "")
@@ -187,9 +208,10 @@ class Wiring:
 
     def _local(self, settings: ProviderSettings, before: "Wiring | None") -> Local:
         """Give a provider's processes: those that run already, where nothing about them changed."""
-        old = before.locals.get(settings.name) if before is not None else None
-        if old is not None and old.settings == settings.local:
-            return old
+        if before is not None and self.withheld == before.withheld:
+            old = before.locals.get(settings.name)
+            if old is not None and old.settings == settings.local:
+                return old
         process = self._process
         return Local(
             settings.name,
@@ -203,12 +225,13 @@ class Wiring:
             fetch=process.files,
             on_slots=partial(self.resize, settings.name),
             guesses=GUESSES,
+            withheld=self.withheld,
         )
 
-    def resize(self, name: str, slots: int) -> None:  # noqa: ARG002 (the processes know)
-        """Let as many predictions in as the processes have room for."""
+    def resize(self, name: str, room: int) -> None:
+        """Let as many predictions in as the processes have room for at present."""
         settings = next(settings for settings in self.config.providers if settings.name == name)
-        self.fleet.slots[name, ""].resize(self._slots(settings))
+        self.fleet.slots[name, ""].resize(self._slots(settings), room)
 
     def _slots(self, settings: ProviderSettings) -> SlotSettings:
         """Give a provider's slots: of a model of our own as many as its processes have room for, or fewer where the file says so.
@@ -243,6 +266,7 @@ class Wiring:
                 retry=settings.retry,
                 retry_budget=settings.retry_budget,
                 slots=self._slots(settings),
+                room=self.locals[settings.name].room if settings.name in self.locals else None,
                 breaker=settings.breaker,
             )
             for settings in self.config.providers
@@ -315,3 +339,9 @@ def _breaker_changed(metrics: Metrics, key: tuple[str, str], state: BreakerState
     metrics.breaker_changed(*key, name)
     tell = structlog.get_logger().warning if state is BreakerState.OPEN else structlog.get_logger().info
     tell("breaker", provider=key[0], model=key[1], state=name)
+
+
+def _may_ask(outcome: Outcome, provider: str) -> bool:
+    """Say whether an exchange asks a provider, or has not come to ask any."""
+    tried = outcome.attempts
+    return outcome.ending is None and (not tried or any(record.provider == provider for record in tried))

@@ -83,9 +83,19 @@ def serve(
     drain_timeout: Annotated[str | None, typer.Option(help="How long running streams may go on at shutdown.")] = None,
     allow_open: AllowOpen = False,  # noqa: FBT002
     predict: Annotated[
-        str | None, typer.Option(help="Serve a Python model, without a file: model.py:Name or package.module:Name.")
+        str | None,
+        typer.Option(
+            help="Serve a Python model, without a file: model.py:Name or package.module:Name. Its port is 5000."
+        ),
     ] = None,
     workers: Annotated[int, typer.Option(help="Processes that --predict runs the model in.", min=1)] = 1,
+    allow_private: Annotated[  # noqa: FBT002
+        bool,
+        typer.Option(
+            "--allow-private",
+            help="With --predict: let files and webhooks be on private addresses, this machine's own too.",
+        ),
+    ] = False,
 ) -> None:
     """Serve. SIGTERM drains; a second one ends at once. SIGHUP reads the configuration anew.
 
@@ -98,9 +108,13 @@ def serve(
     overrides = _overrides(host, port, ops_listen, drain_timeout)
     if predict is not None:
         if config is not None:
-            raise typer.BadParameter("a file says what is served itself: expected --config or --predict, not both")
-        loaded = serving.load_model(predict, workers, os.environ, overrides)
+            raise serving.refuse_both(predict, workers, allow_private=allow_private)
+        loaded = serving.load_model(predict, workers, os.environ, overrides, allow_private=allow_private)
         raise typer.Exit(serving.serve(loaded, os.environ, allow_open=allow_open))
+    if allow_private:
+        raise typer.BadParameter(
+            "--allow-private is for --predict: a file has predictions.files and predictions.webhooks"
+        )
     loaded = serving.load(config, os.environ, overrides)
     reread = serving.reader(config, os.environ, overrides)
     raise typer.Exit(serving.serve(loaded, os.environ, allow_open=allow_open, reread=reread))

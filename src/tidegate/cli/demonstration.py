@@ -39,7 +39,7 @@ def run(environ: Mapping[str, str], overrides: Mapping[str, str], *, allow_open:
 async def _run(loaded: Loaded, environ: Mapping[str, str]) -> int:
     raise_nofile_limit()
     async with mocks(loaded.config) as config:
-        tidegate = Tidegate(config, proxies(config, environ))
+        tidegate = Tidegate(config, proxies(config, environ), withheld=loaded.secrets)
         port, ops_port = await tidegate.start()
         settle()
         stop = Stop(lambda: None)

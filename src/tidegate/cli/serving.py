@@ -22,6 +22,7 @@ from tidegate.config import (
     ConfigError,
     Loaded,
     is_loopback,
+    lines,
     load_demo,
     load_handler,
     proxy_of,
@@ -46,12 +47,24 @@ def load(path: str | None, environ: Mapping[str, str], overrides: Mapping[str, s
         raise _told(error) from None
 
 
-def load_model(reference: str, workers: int, environ: Mapping[str, str], overrides: Mapping[str, str]) -> Loaded:
+def load_model(
+    reference: str, workers: int, environ: Mapping[str, str], overrides: Mapping[str, str], *, allow_private: bool
+) -> Loaded:
     """Give the configuration that serves one handler, or end the process with exit code 2."""
     try:
-        return load_handler(reference, workers, environ, overrides)
+        return load_handler(reference, workers, environ, overrides, allow_private=allow_private)
     except ConfigError as error:
         raise _told(error) from None
+
+
+def refuse_both(reference: str, workers: int, *, allow_private: bool) -> typer.Exit:
+    """Tell who names a file and a handler what the file would say in place of the flag."""
+    typer.echo(
+        "error: expected --config or --predict, not both: with a file, the file says what is served, and keys, secrets and "
+        f"limits go there as well. These lines of it stand for the flag:\n\n{lines(reference, workers, allow_private=allow_private)}",
+        err=True,
+    )
+    return typer.Exit(2)
 
 
 def reader(path: str | None, environ: Mapping[str, str], overrides: Mapping[str, str]) -> Callable[[], Loaded]:
@@ -212,7 +225,7 @@ class Reloads:
 
     async def _reload(self) -> None:
         """Take the configuration over, or say why not; then everything stays as it is."""
-        logger = structlog.get_logger()
+        logger, before = structlog.get_logger(), self._tidegate.wiring.locals
         try:
             loaded = await asyncio.to_thread(self._reread)
             needs_restart = await self._take(loaded)
@@ -225,6 +238,11 @@ class Reloads:
         else:
             refusals = []
             logger.info("reloaded", about=loaded.source)
+            for name, local in self._tidegate.wiring.locals.items():
+                if before.get(name) is local:
+                    logger.info(
+                        "note", about=f"{name} goes on with the code that it has: only a new start reads other code"
+                    )
             restart = [f"{path} is another now, which only a new start takes" for path in needs_restart]
             for warning in (*restart, *warnings(loaded.config, raise_nofile_limit())):
                 logger.warning("unwise", about=warning)
@@ -238,7 +256,8 @@ class Reloads:
         for host in (self._host, config.server.host):
             _check_exposure(config, host, allow_open=self._allow_open)
         through = proxies(config, self._environ)
-        return self._tidegate.reload(await self._mocks.behind(config), through)
+        await self._tidegate.prepare(config)
+        return self._tidegate.reload(await self._mocks.behind(config), through, loaded.secrets)
 
 
 class _ExposedError(Exception):
@@ -310,10 +329,10 @@ async def _serve(
     try:
         config = await behind.behind(loaded.config)
         stop = Stop(lambda: writer.close(0.2))
-        tidegate = Tidegate(config, through, translates=translates, shut_down=stop.ask)
+        tidegate = Tidegate(config, through, withheld=loaded.secrets, translates=translates, shut_down=stop.ask)
         tidegate.metrics.watch_dropped_lines(lambda: writer.dropped)
         reloads = reloading(tidegate, behind)
-        port, ops_port = await tidegate.start(shared=True)
+        port, ops_port = await tidegate.start(shared=True, ops_moves=loaded.ops_moves)
         settle()
         logger.info("serving", host=config.server.host, port=port, ops_port=ops_port, version=__version__)
         for about in _own_places(config, port):
@@ -333,9 +352,10 @@ def _own_places(config: Config, port: int) -> Iterator[str]:
     own = {provider.name for provider in config.providers if provider.kind == "local"}
     names = [model.name for model in config.models if any(target.provider in own for target in model.targets)]
     host = f"[{config.server.host}]" if ":" in config.server.host else config.server.host
+    scheme = "https" if config.server.tls.cert else "http"
     for name in names:
-        place = f"http://{host}:{port}" + (f"/v1/models/{name}" if len(names) > 1 else "")
-        yield f"when worker_ready is told: POST {place}/predictions asks {name}, GET {place}/openapi.json says what it takes"
+        place = f"{scheme}://{host}:{port}" + (f"/v1/models/{name}" if len(names) > 1 else "")
+        yield f"{name} is ready when its worker is: POST {place}/predictions (schema: {place}/openapi.json)"
 
 
 def settle() -> None:

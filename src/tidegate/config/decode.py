@@ -107,11 +107,15 @@ def shape(hint: Any) -> Shape:
 
 
 class Decoder:
-    """Reads nodes into values. Shape: `seen` has all that was read, by the pattern of its path (`providers[].name`)."""
+    """Reads nodes into values. Shape: `seen` has all that was read, by the pattern of its path (`providers[].name`).
+
+    Shape: `secret` are the variables that secrets were taken from.
+    """
 
     def __init__(self, mistakes: Mistakes) -> None:
         self._mistakes = mistakes
         self.seen: dict[str, list[Spot]] = {}
+        self.secret: set[str] = set()
 
     def read(self, hint: Any, node: Node, place: Place) -> Any:
         """Give the value of a node, or FAILED."""
@@ -133,6 +137,8 @@ class Decoder:
                 value = self._switch(node, place)
             case unit:
                 value = self._number(unit, node, place)
+        if what.name == "secret" and isinstance(node, Leaf):
+            self.secret.update(node.variables)
         if value is not FAILED:
             self.seen.setdefault(place.pattern, []).append(Spot(place.path, node, value))
         return value

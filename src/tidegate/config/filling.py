@@ -13,8 +13,12 @@ _LOCAL: Final[Mapping[str, Plain]] = {
     "timeouts": _OFF,
     "retry": {"max_attempts": 1},
     "breaker": {"failures": 0, "ratio": 0.0},
+    "slots": {"max_queue_wait": 3600.0},
 }
-"""A model of our own may think as long as it likes, is not asked twice, and its failures are its own."""
+"""A model of our own may think as long as it likes, is not asked twice, and its failures are its own.
+
+Who waits in its line waits for others to end, which may take as long: the line is bounded by how many are in it.
+"""
 
 
 def filled(plain: Plain) -> dict[str, Any]:

@@ -8,9 +8,13 @@ from urllib.parse import urlsplit
 from tidegate.config.addresses import host_and_port, is_loopback
 from tidegate.config.decode import FAILED, Seen, Spot
 from tidegate.config.mistakes import Mistakes
+from tidegate.config.outline import trouble
+from tidegate.config.tree import below
 from tidegate.upstream.kinds import KINDS, Kind, kind_of
 
 _VISIBLE: Final = re.compile(r"[\x21-\x7e]+")
+_VARIABLE: Final = re.compile(r"[^=\x00]+")
+_OURS: Final = frozenset({"TIDEGATE_WORKER", "TMPDIR"})
 _VERSION: Final = re.compile(r"[0-9A-Za-z._-]*")
 _REGION: Final = re.compile(r"[a-z0-9-]*")
 _EXPECTED: Final = "expected a URL such as https://api.example.com/v1"
@@ -31,6 +35,7 @@ def check_providers(seen: Seen, mistakes: Mistakes) -> None:
     for provider in seen.get("providers[]", ()):
         _check_twice(provider, mistakes)
         _check_aws(provider, mistakes)
+        _check_environment(provider, mistakes)
         name = provider.member("kind").value
         if name is not None:
             kind = kind_of(name)
@@ -79,9 +84,10 @@ def handler(spot: Spot) -> str:
     if (name and not name.isidentifier()) or spot.value.endswith(":"):
         return f"expected model.py:Name or package.module:Name, got {spot.shown}"
     if place.endswith(".py"):
-        return "" if Path(place).is_file() else f"there is no file {place!r} (looked for in {Path.cwd()})"
+        missing = f"there is no file {place!r} (looked for in {Path.cwd()})"
+        return trouble(place, name) if Path(place).is_file() else missing
     known = all(part.isidentifier() for part in place.split("."))
-    return "" if known else f"expected model.py:Name or package.module:Name, got {spot.shown}"
+    return trouble(place, name) if known else f"expected model.py:Name or package.module:Name, got {spot.shown}"
 
 
 def _check_twice(provider: Spot, mistakes: Mistakes) -> None:
@@ -100,6 +106,21 @@ def _check_aws(provider: Spot, mistakes: Mistakes) -> None:
         if not _value(aws, name):
             spot = aws.member(name)
             mistakes.add(spot.node.at, spot.path, f"required, as {given[0]} is set")
+
+
+def _check_environment(provider: Spot, mistakes: Mistakes) -> None:
+    """Refuse what no process can have in its environment, and what the gateway sets itself."""
+    env = provider.member("local").member("env")
+    for name, value in (env.value or {}).items():
+        problem = ""
+        if _VARIABLE.fullmatch(name) is None:
+            problem = "expected the name of an environment variable"
+        elif name in _OURS:
+            problem = "this variable is set by the gateway alone"
+        elif value is not FAILED and "\0" in value:
+            problem = "a NUL character cannot be in an environment variable"
+        if problem:
+            mistakes.add(env.member(name).node.at, below(env.path, name), problem)
 
 
 def _check_needs(provider: Spot, kind: Kind, mistakes: Mistakes) -> None:

@@ -120,11 +120,25 @@ def _credential(spot: Spot) -> str:
 
 
 def _webhook_secret(spot: Spot) -> str:
+    if spot.value != spot.value.strip() or not spot.value.isprintable():
+        return "expected a webhook secret of printable characters without spaces or line breaks around"
     try:
         key_of(spot.value)
     except ValueError as error:
         return str(error)
-    return ""
+    return _emptied(spot)
+
+
+def _webhook_token(spot: Spot) -> str:
+    return _credential(spot) or _emptied(spot)
+
+
+def _emptied(spot: Spot) -> str:
+    """Refuse a variable that is empty: webhooks would go out without what was meant, and nobody would know."""
+    node = spot.node
+    if spot.value or not isinstance(node, Leaf) or not node.hidden or ":-" in node.shown:
+        return ""
+    return "the environment variable is empty; set it, or leave this setting out"
 
 
 def _sticky_by(spot: Spot) -> str:
@@ -156,6 +170,7 @@ _FORMATS: Final[Mapping[str, Callable[[Spot], str]]] = {
     "models[].aliases[]": _name,
     "models[].sticky_by": _sticky_by,
     "predictions.webhooks.secret": _webhook_secret,
+    "predictions.webhooks.token": _webhook_token,
 }
 
 

@@ -29,7 +29,7 @@ _VARIABLE: Final = re.compile(r"\$\$|\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^{}]*))?
 
 
 class Leaf(Struct, frozen=True):
-    """A scalar. Shape: `kind` says what YAML takes it for, `any` is read as whatever is wanted.
+    """A scalar. Shape: `kind` says what YAML takes it for, `any` is read as whatever is wanted; `variables` are in it.
 
     Holds: `shown` is what messages say it is; what came from the environment is `hidden`, it may be a secret.
     """
@@ -39,6 +39,7 @@ class Leaf(Struct, frozen=True):
     kind: str
     shown: str
     hidden: bool = False
+    variables: tuple[str, ...] = ()
 
 
 class Rows(Struct, frozen=True):
@@ -77,7 +78,7 @@ def from_flag(flag: str, text: str) -> Leaf:
 
 def from_variable(name: str, text: str) -> Leaf:
     """Give the node of an environment variable's value."""
-    return Leaf(At(name), text, "any", f"the value of {name}", hidden=True)
+    return Leaf(At(name), text, "any", f"the value of {name}", hidden=True, variables=(name,))
 
 
 def parse(data: bytes, file: str, environ: Mapping[str, str], mistakes: Mistakes) -> Node:
@@ -242,7 +243,8 @@ class _Builder:
         if problems:
             return Broken(at)
         if "${" in node.value.replace("$$", ""):
-            return Leaf(at, expanded, "any", f"the value of {show(node.value)}", hidden=True)
+            variables = tuple(found[1] for found in _VARIABLE.finditer(node.value) if found[1])
+            return Leaf(at, expanded, "any", f"the value of {show(node.value)}", hidden=True, variables=variables)
         return Leaf(at, expanded, kind, show(node.value))
 
     def _expand(self, found: re.Match[str], problems: list[tuple[str, str]]) -> str:

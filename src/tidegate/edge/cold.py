@@ -240,6 +240,7 @@ def client_app(
     find: Callable[[str], object],
     dialect: Refusing,
     anthropic: Refusing,
+    absent: Callable[[str], str],
     hot_paths: Sequence[str],
     health: Health,
     ledger: Recording,
@@ -247,11 +248,12 @@ def client_app(
 ) -> ASGIApp:
     """Give the app for the main port's cold routes.
 
-    Shape: `find` raises Refused for a model that is not here; `anthropic` says so to clients that speak it, `dialect` to others.
+    Shape: `find` raises Refused for a model that is not here; `anthropic` says so to clients that speak it, `dialect` to others;
+    `absent` gives what is said of a path that is not here.
     """
 
     async def failed(request: Request, error: Exception) -> Response:
-        fault = _fault(error)
+        fault = _fault(error, absent(request.url.path))
         arrival: Arrival | None = getattr(request.state, "arrival", None)
         if fault.verdict is BUG:
             _report(error, arrival)
@@ -328,14 +330,11 @@ def _report(error: Exception, arrival: Arrival | None) -> None:
     structlog.get_logger().error("bug", request=request, error=type(error).__name__, at=f"{place.name}:{place.lineno}")
 
 
-def _fault(error: Exception) -> Fault:
+def _fault(error: Exception, absent: str) -> Fault:
     if isinstance(error, Fault):
         return error
     if isinstance(error, HTTPException) and error.status_code == 404:
-        return Refused(
-            NOT_FOUND,
-            "no such route; POST /v1/chat/completions, /v1/responses, /v1/messages, /v1/embeddings and GET /v1/models are",
-        )
+        return Refused(NOT_FOUND, absent)
     if isinstance(error, HTTPException) and error.status_code == 405:
         allow = (error.headers or {}).get("Allow", "")
         return Refused(METHOD, headers=((b"allow", allow.encode()),) if allow else ())

@@ -35,8 +35,8 @@ FULL_RETRY_S: Final = 1.0
 
 _HEALTH: Final = frozenset({b"/health", b"/health/live", b"/health/ready"})
 """What passes no limit."""
-BODIED: Final = frozenset({b"GET", b"POST", b"PUT", b"PATCH", b"DELETE"})
-"""Methods whose requests and answers have a body by the same rules."""
+PLAIN_METHODS: Final = frozenset({b"GET", b"POST", b"PUT", b"PATCH", b"DELETE"})
+"""Methods whose requests and answers have a body by the same rules; what is hot is so for these, unless it names others."""
 _NO_HEAD: Final = Head(method=b"", path=b"", version="1.1", headers={}, length=0, keeps=False, expects=False)
 _END_OF_HEAD: Final = b"\r\n\r\n"
 
@@ -80,7 +80,7 @@ class Hot(Struct, frozen=True):
     dialect: Refusing
     gateway: Conducting
     limit: BodyLimit | None = None
-    methods: frozenset[bytes] = BODIED
+    methods: frozenset[bytes] = PLAIN_METHODS
 
 
 class Edge(Struct):
