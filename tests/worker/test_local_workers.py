@@ -204,3 +204,15 @@ def test_no_process_is_left_behind(handlers: str, loop: str) -> None:
     else:
         run(work, on=asyncio.run)
     assert children() <= before
+
+
+def test_a_place_is_taken_until_all_that_was_held_for_it_is_given_back() -> None:
+    async def work() -> None:
+        async with shop() as made:
+            async with made.local.open(predicting()) as stream:
+                await read(stream)
+                assert made.local.crew.running == 0
+                assert made.local.health().status == "BUSY"
+            assert made.local.health().status == "READY"
+
+    run(work)

@@ -82,6 +82,7 @@ class Local:
         self.metrics = metrics
         self.fetch = fetch
         self.runs: dict[Outcome, Run] = {}
+        self.opened = 0
         self.on_slots = on_slots
         self.crew = Crew(Work(name, settings, clock, wall, log, command, withheld), tasks, self._sized)
 
@@ -123,8 +124,14 @@ class Local:
         await self.crew.close(timeout_s)
 
     def health(self) -> Health:
-        """Give how it is. Shape: what its own check says is what that said when it was asked last."""
-        return self.crew.health()
+        """Give how it is. Shape: what its own check says is what that said when it was asked last.
+
+        Shape: a place is taken until all that was held for its prediction is given back, its files included.
+        """
+        found = self.crew.health()
+        if found.status == "READY" and self.opened >= (self.crew.room or 0):
+            return structs.replace(found, status="BUSY")
+        return found
 
     async def check(self) -> str:
         """Ask the handler's own check; gives what is wrong."""
@@ -159,6 +166,7 @@ class _Open:
 
     async def __aenter__(self) -> Stream:
         local = self._local
+        local.opened += 1
         local.metrics.provider_call_started(local.name)
         try:
             ask = self._attempt.admitted.ask
@@ -171,6 +179,7 @@ class _Open:
             try:
                 await self._leave()
             finally:
+                local.opened -= 1
                 local.metrics.provider_call_ended(local.name)
             raise
         local.metrics.stream_opened(local.name)
@@ -187,6 +196,7 @@ class _Open:
         try:
             await self._leave()
         finally:
+            local.opened -= 1
             local.metrics.stream_closed(local.name)
             local.metrics.provider_call_ended(local.name)
 
