@@ -11,7 +11,7 @@ from typing import Final, Literal, Protocol, Self
 from msgspec import Struct, field, structs
 
 from tidegate.kernel.units import Duration
-from tidegate.verdict import Fault, Verdict
+from tidegate.verdict import COMPLETED, Fault, Verdict
 
 Path = Literal["raw", "spliced", "translated"]
 """The road bytes took: untouched, with members or frames exchanged, or through the event model."""
@@ -337,6 +337,32 @@ class Source(Protocol):
     def abort(self) -> None:
         """Stop for good, at once."""
         ...
+
+
+class Said:
+    """The Source of a body that is known."""
+
+    __slots__ = ("_body",)
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    def attach(self, sink: Sink, /) -> None:
+        """Give all of it."""
+        sink.write(self._body)
+        sink.finish(Ending(COMPLETED))
+
+    def divert(self, plain: Plain | None, /) -> None:
+        """There are no chunks to pass by."""
+
+    def pause(self) -> None:
+        """All was given."""
+
+    def resume(self) -> None:
+        """All was given."""
+
+    def abort(self) -> None:
+        """All was given."""
 
 
 class Client(Sink, Protocol):

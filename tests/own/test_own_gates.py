@@ -1,6 +1,7 @@
 """Predictions pass what every exchange passes: keys, limits, slots and the queue, a drain, another configuration."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -202,6 +203,21 @@ def test_who_waits_in_line_at_a_reload_still_runs() -> None:
             await own.at_rest()
 
     run(work)
+
+
+@pytest.mark.slow
+def test_a_stop_soon_after_a_reload_leaves_no_process_of_before() -> None:
+    processes: list[str] = []
+
+    async def work() -> None:
+        async with owning("single", server={"drain_timeout": 0.5}) as own:
+            before = await own.begun("before", {"seconds": 60.0})
+            own.tidegate.reload(other(own, provider("single", local={"workers": 2})))
+            await own.ready()
+            processes.extend(before["output"])
+
+    run(work)
+    assert [Path(f"/proc/{process}").exists() for process in processes] == [False]
 
 
 def test_a_prediction_of_before_a_reload_can_still_be_cancelled() -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import random
 from collections.abc import Callable
-from types import TracebackType
 from typing import Final, Protocol
 
 from msgspec import Struct
@@ -11,6 +10,7 @@ from msgspec import Struct
 from tidegate.dialect import Refusing
 from tidegate.edge.chunked import ChunkedBody
 from tidegate.edge.intake import CHUNKED, Head
+from tidegate.edge.presence import Presence, fault_of
 from tidegate.edge.reply import Dates, refusal, render
 from tidegate.edge.settings import ServerSettings
 from tidegate.exchange import Ending, Flow, ReplyHead
@@ -187,14 +187,14 @@ class HttpClient:
 
     # --- presence --------------------------------------------------------------------------------------------------
 
-    def present(self) -> "_Presence":
+    def present(self) -> Presence:
         """Give the scope in which leaving cancels the opening."""
-        return _Presence(self)
+        return Presence(self)
 
     def enter(self, task: asyncio.Task[object] | None) -> None:
         """Begin to be present in a task. Errors: Fault when the client is gone already."""
         if self._ending is not None:
-            raise _fault(self._ending)
+            raise fault_of(self._ending)
         self._task = task
 
     def leave(self) -> Ending | None:
@@ -304,35 +304,3 @@ class HttpClient:
 
 def _unsaid(data: bytes) -> None:
     """Say nothing: the answer to HEAD has no body."""
-
-
-class _Presence:
-    """Converts a cancellation that the client's leaving caused into a Fault, and no other."""
-
-    __slots__ = ("_cancelling", "_client", "_task")
-
-    def __init__(self, client: HttpClient) -> None:
-        self._client = client
-        self._task: asyncio.Task[object] | None = None
-        self._cancelling = 0
-
-    async def __aenter__(self) -> None:
-        self._task = asyncio.current_task()
-        if self._task is not None:
-            self._cancelling = self._task.cancelling()
-        self._client.enter(self._task)
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        ending = self._client.leave()
-        if ending is None or kind is not asyncio.CancelledError or self._task is None:
-            return
-        if self._task.uncancel() <= self._cancelling:
-            raise _fault(ending) from None
-
-
-def _fault(ending: Ending) -> Fault:
-    """Give why an opening was ended. A 503 says when to come back."""
-    headers = (retry_after(1.0, random.random()),) if ending.verdict.status == 503 else ()  # noqa: S311 (no secret)
-    return Fault(ending.verdict, ending.message, headers=headers)

@@ -10,13 +10,13 @@ What comes after a terminal state changes nothing.
 import asyncio
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from types import TracebackType
 from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Raw, Struct, field
 
 from tidegate.dialect.prediction import frames
+from tidegate.edge.presence import Presence, fault_of
 from tidegate.edge.settings import ServerSettings
 from tidegate.exchange import AttemptRecord, Ending, Flow, Outcome, ReplyHead
 from tidegate.predict.metrics import Mode, apply
@@ -330,14 +330,14 @@ class Prediction:
 
     # --- Client: presence ------------------------------------------------------------------------------------------
 
-    def present(self) -> "_Presence":
+    def present(self) -> Presence:
         """Give the scope in which a cancellation ends the opening."""
-        return _Presence(self)
+        return Presence(self)
 
     def enter(self, task: asyncio.Task[object] | None) -> None:
         """Begin to be present in a task. Errors: Fault when it was cancelled already."""
         if self._ending is not None:
-            raise Fault(self._ending.verdict, self._ending.message)
+            raise fault_of(self._ending)
         self._task = task
 
     def leave(self) -> Ending | None:
@@ -501,32 +501,6 @@ class Prediction:
         if self._end is not None:
             self._end.set()
             self._end = None
-
-
-class _Presence:
-    """Converts a cancellation that the prediction's own caused into a Fault, and no other."""
-
-    __slots__ = ("_cancelling", "_prediction", "_task")
-
-    def __init__(self, prediction: Prediction) -> None:
-        self._prediction = prediction
-        self._task: asyncio.Task[object] | None = None
-        self._cancelling = 0
-
-    async def __aenter__(self) -> None:
-        self._task = asyncio.current_task()
-        if self._task is not None:
-            self._cancelling = self._task.cancelling()
-        self._prediction.enter(self._task)
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        ending = self._prediction.leave()
-        if ending is None or kind is not asyncio.CancelledError or self._task is None:
-            return
-        if self._task.uncancel() <= self._cancelling:
-            raise Fault(ending.verdict, ending.message) from None
 
 
 def _written(instant: float) -> str | None:

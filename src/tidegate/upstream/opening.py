@@ -15,7 +15,7 @@ from msgspec import Struct
 from tidegate.dialect import ClientDialect, Dialect, ProviderDialect, ProviderError, Sight, origin_of, seals
 from tidegate.dialect.conversation import Untranslatable, Written
 from tidegate.dialect.events import Failed
-from tidegate.exchange import Ask, Attempt, Ending, Flow, Plain, ReplyHead, Sink, Stream
+from tidegate.exchange import Ask, Attempt, Ending, Flow, Plain, ReplyHead, Said, Sink, Stream
 from tidegate.observe.metrics import Metrics
 from tidegate.upstream.connection import UpstreamConnection
 from tidegate.upstream.kinds import PASSAGE, SSE, Row, road
@@ -202,7 +202,7 @@ class _Open:
         record.sent_at = record.content_at = self._opening.clock()
         return Stream(
             attempt=self._attempt,
-            source=_Said(body),
+            source=Said(body),
             head=ReplyHead(200, ((b"content-type", b"application/json"), (b"x-tidegate-estimated", b"true"))),
             events=False,
             strips_usage=False,
@@ -275,32 +275,6 @@ class _Open:
 def _translated(client: ClientDialect, provider: ProviderDialect, body: bytes, model: str) -> Written:
     """Give a client's request in a provider's dialect. Errors: Refused; Untranslatable."""
     return provider.write_conversation(client.read_conversation(body), model)
-
-
-class _Said:
-    """The Source of a body that is known."""
-
-    __slots__ = ("_body",)
-
-    def __init__(self, body: bytes) -> None:
-        self._body = body
-
-    def attach(self, sink: Sink, /) -> None:
-        """Give all of it."""
-        sink.write(self._body)
-        sink.finish(Ending(COMPLETED))
-
-    def divert(self, plain: Plain | None, /) -> None:
-        """There are no frames."""
-
-    def pause(self) -> None:
-        """All was given."""
-
-    def resume(self) -> None:
-        """All was given."""
-
-    def abort(self) -> None:
-        """All was given."""
 
 
 def _kind_and_coding(head: ReplyHead) -> tuple[bytes, bytes]:

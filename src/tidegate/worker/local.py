@@ -12,7 +12,7 @@ from tidegate.dialect import ClientDialect, origin_of
 from tidegate.dialect.conversation import Untranslatable, Written
 from tidegate.dialect.events import Failed, Origin, UsageSeen
 from tidegate.dialect.prediction import NAME, Envelope, PredictionProvider, completed_frame, read_envelope
-from tidegate.exchange import Ask, Attempt, Ending, Flow, Outcome, Plain, ReplyHead, Sink, Source, Stream, Usage
+from tidegate.exchange import Ask, Attempt, Ending, Flow, Outcome, ReplyHead, Said, Source, Stream, Usage
 from tidegate.tasks import Tasks, off_loop
 from tidegate.verdict import (
     BAD_FRAME,
@@ -247,7 +247,7 @@ class _Open:
             given, files = await self._files.take(bytes(envelope.input), info.files)
         except InputError as error:
             record.connected_at = record.sent_at = record.headed_at = record.content_at = local.clock()
-            return self._stream(_Said(completed_frame("failed", error=error.message)))
+            return self._stream(Said(completed_frame("failed", error=error.message)))
         run = await self._begin(envelope.id, given, envelope.context, files)
         record.headed_at = record.sent_at
         return self._stream(run)
@@ -298,7 +298,7 @@ class _Open:
         except FrameError as error:
             raise AttemptFailed(BAD_FRAME, error.message) from None
         attempt.record.content_at = attempt.record.content_at or local.clock()
-        stream = self._stream(_Said(answer), written, events=False)
+        stream = self._stream(Said(answer), written, events=False)
         stream.judged = judged
         return stream
 
@@ -308,7 +308,7 @@ class _Open:
         """Give the stream of an answer that the handler was not asked for."""
         record = self._attempt.record
         record.sent_at = record.content_at = self._local.clock()
-        stream = self._stream(_Said(body), events=False)
+        stream = self._stream(Said(body), events=False)
         return structs.replace(stream, head=ReplyHead(200, (_JSON, _ESTIMATED)), changed=True)
 
     def _stream(self, source: Source, written: Written | None = None, *, events: bool = True) -> Stream:
@@ -328,32 +328,6 @@ class _Open:
             redact=str,  # the handler knows no secret of the gateway's
             translates=written is not None,
         )
-
-
-class _Said:
-    """The Source of what is known."""
-
-    __slots__ = ("_body",)
-
-    def __init__(self, body: bytes) -> None:
-        self._body = body
-
-    def attach(self, sink: Sink, /) -> None:
-        """Give all of it."""
-        sink.write(self._body)
-        sink.finish(Ending(COMPLETED))
-
-    def divert(self, plain: Plain | None, /) -> None:
-        """There are no chunks to pass by."""
-
-    def pause(self) -> None:
-        """All was given."""
-
-    def resume(self) -> None:
-        """All was given."""
-
-    def abort(self) -> None:
-        """All was given."""
 
 
 class _Collected:
