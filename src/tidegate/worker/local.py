@@ -241,7 +241,7 @@ class _Open:
         body = self._attempt.admitted.ask.body
         envelope = await off_loop(len(body), lambda: _envelope(body))
         if info.files:
-            # Files may take long to come, each within a limit of its own, and not within that of connecting.
+            # Files may take long to come, within a limit of their own and not that of connecting.
             record.connected_at = record.sent_at = record.headed_at = local.clock()
         try:
             given, files = await self._files.take(bytes(envelope.input), info.files)
