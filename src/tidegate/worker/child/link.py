@@ -63,10 +63,10 @@ class Link:
             self._read(0)
         return message
 
-    def messages(self) -> Iterator[ToWorker]:
-        """Read what is there. Errors: Gone."""
-        self._read(socket.MSG_DONTWAIT)
-        return self._cut()
+    def messages(self, *, waits: bool = False) -> list[ToWorker]:
+        """Read what is there, or wait until there is something. Shape: one caller at a time. Errors: Gone."""
+        self._read(0 if waits else socket.MSG_DONTWAIT)
+        return list(self._cut())
 
     def _read(self, flags: int) -> None:
         try:

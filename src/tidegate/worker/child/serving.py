@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any, Final, NoReturn
 
 import msgspec
@@ -159,7 +159,11 @@ def _info(handler: Handler) -> bytes:
 
 
 class Serving:
-    """The loop: takes messages, hands predictions to tasks or threads. Holds: `slots` threads for a synchronous handler."""
+    """Takes messages, hands predictions to tasks or threads. Holds: `slots` threads for a synchronous handler.
+
+    Shape: the loop reads while anything runs. While nothing does, the thread that was the last to work reads its next
+    prediction itself, so that none has to be woken for it; whatever else it reads is the loop's. Whoever reads has `_turn`.
+    """
 
     def __init__(self, desk: Desk, shields: Shields) -> None:
         self._desk = desk
@@ -167,21 +171,23 @@ class Serving:
         self._is_async = desk.handler.kind in {"coroutine", "async_generator"}
         checks_async = inspect.iscoroutinefunction(getattr(desk.handler.found, "healthcheck", None))
         self._checks = Checks(desk.running.healthcheck, desk.link, is_async=checks_async)
-        self._jobs: SimpleQueue[Job] = SimpleQueue()  # bounded by the slots, in `_predict`
+        self._jobs: SimpleQueue[Job] = SimpleQueue()  # bounded by the slots, in `_accept`
+        self._turn = Lock()
+        self._gauge = Gauge(desk.link.fileno())
         self._stopped = False
 
     def run(self) -> int:
         """Serve until the parent says so or is gone; gives the exit code."""
         desk = self._desk
         desk.link.attach(desk.loop)
+        desk.loop.add_reader(self._gauge.fileno(), self._read)
         for index in range(0 if self._is_async else desk.handler.slots):
-            Hand(self._jobs.get, self._shields, f"prediction-{index + 1}").start()
-        desk.loop.add_reader(desk.link.fileno(), self._read)
-        self._turn()
+            Hand(self._next, self._shields, f"prediction-{index + 1}").start()
+        self._run_loop()
         desk.link.close(GRACE_S)
         return 1 if desk.link.gone else 0
 
-    def _turn(self) -> None:
+    def _run_loop(self) -> None:
         """Run the loop until it is stopped, whatever tasks of the user's raise."""
         while not self._stopped:
             try:
@@ -189,35 +195,86 @@ class Serving:
             except (SystemExit, KeyboardInterrupt) as error:
                 self._desk.prints.write("stderr", trace(error))
 
+    # --- reading, on the loop --------------------------------------------------------------------------------------
+
     def _read(self) -> None:
+        if not self._turn.acquire(blocking=False):
+            return  # a thread was quicker
         try:
-            for message in self._desk.link.messages():
-                self._take(message)
+            messages = self._desk.link.messages()
         except Gone:
-            self._desk.loop.remove_reader(self._desk.link.fileno())
-            self._abandon(time.monotonic() + GRACE_S)
-
-    def _take(self, message: ToWorker) -> None:
-        if isinstance(message, Predict):
-            self._predict(message)
-        elif isinstance(message, Cancel):
-            if run := self._desk.runs.get(message.number):
-                run.cancel()
-        elif isinstance(message, Check):
-            self._checks.start(message.number)
+            self._lose()
         else:
-            self._stop()
+            self._take(messages)
+        finally:
+            self._turn.release()
 
-    def _predict(self, message: Predict) -> None:
+    def _take(self, messages: list[ToWorker]) -> None:
+        for message in messages:
+            if isinstance(message, Predict):
+                run = self._accept(message)
+                if run is not None and self._is_async:
+                    run.start()
+                elif run is not None:
+                    self._jobs.put(run)
+            elif isinstance(message, Cancel):
+                if run := self._desk.runs.get(message.number):
+                    run.cancel()
+            elif isinstance(message, Check):
+                self._checks.start(message.number)
+            else:
+                self._stop()
+
+    def _accept(self, message: Predict) -> Run | None:
+        """Give a new run; None, and a refusal to the parent, where there is no place for one."""
         runs = self._desk.runs
         if len(runs) >= self._desk.handler.slots or message.number in runs:
             self._desk.link.put(Ended(message.number, "failed", error="The worker is busy"))
-            return
+            return None
         run = runs[message.number] = Run(message, self._desk)
-        if self._is_async:
-            run.start()
-        else:
-            self._jobs.put(run)
+        return run
+
+    # --- reading, in a thread --------------------------------------------------------------------------------------
+
+    def _next(self) -> Job:
+        """Give a thread what it is to do next."""
+        if self._gauge.closes and self._turn.acquire(blocking=False):
+            try:
+                run = None if self._desk.runs else self._listen()
+            finally:
+                self._turn.release()
+            if run is not None:
+                return run
+        return self._jobs.get()
+
+    def _listen(self) -> Run | None:
+        """Wait for a prediction; None when the parent is gone."""
+        self._gauge.close()
+        try:
+            while True:
+                messages = self._desk.link.messages(waits=True)
+                for index, message in enumerate(messages):
+                    if isinstance(message, Predict) and (run := self._accept(message)) is not None:
+                        self._leave(messages[index + 1 :])
+                        return run
+                    self._leave([message])
+        except Gone:
+            self._desk.loop.call_soon_threadsafe(self._lose)
+            return None
+        finally:
+            self._gauge.open()
+
+    def _leave(self, messages: list[ToWorker]) -> None:
+        """Let the loop take messages, before those that it reads itself."""
+        if messages:
+            self._desk.loop.call_soon_threadsafe(self._take, messages)
+
+    # --- the end ---------------------------------------------------------------------------------------------------
+
+    def _lose(self) -> None:
+        """Take notice that the parent is gone."""
+        if self._desk.loop.remove_reader(self._gauge.fileno()):
+            self._abandon(time.monotonic() + GRACE_S)
 
     def _stop(self) -> None:
         self._stopped = True
@@ -235,3 +292,32 @@ class Serving:
                 run.sweep()
             self._desk.link.gone = True
             self._stop()
+
+
+class Gauge:
+    """What the loop watches in place of a socket: readable when that is, unless it is closed. Any thread may do so."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._poll = select.epoll() if sys.platform == "linux" else None
+        if self._poll is not None:
+            self._poll.register(number, select.EPOLLIN)
+
+    @property
+    def closes(self) -> bool:
+        """Whether it can be closed at all. Shape: elsewhere than on Linux it is the socket itself."""
+        return self._poll is not None
+
+    def fileno(self) -> int:
+        """Give what is to be watched."""
+        return self._number if self._poll is None else self._poll.fileno()
+
+    def open(self) -> None:
+        """Be readable when the socket is."""
+        if self._poll is not None:
+            self._poll.modify(self._number, select.EPOLLIN)
+
+    def close(self) -> None:
+        """Be readable no more, but for a socket that is broken."""
+        if self._poll is not None:
+            self._poll.modify(self._number, 0)
