@@ -27,7 +27,6 @@ from tidegate.worker.messages import (
     Predict,
     Ready,
     ToWorker,
-    Value,
 )
 
 WAIT_S = 30.0
@@ -105,11 +104,9 @@ class Child:
 
     def chunks(self, number: int = 1) -> list[Any]:
         """Everything that a prediction gave so far."""
-        return [
-            msgspec.json.decode(each.chunk)
-            for each in self.said
-            if isinstance(each, Item | Value) and each.number == number
-        ]
+        said = [each for each in self.said if isinstance(each, Item | Ended) and each.number == number]
+        given = [each.chunk if isinstance(each, Item) else each.value for each in said]
+        return [msgspec.json.decode(chunk) for chunk in given if chunk is not None]
 
     def printed(self, number: int = 1, source: str = "stdout") -> str:
         """Everything that a prediction printed so far."""

@@ -3,11 +3,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from children import child, ready
 
-from tidegate.worker.messages import Ended, Item, Log, Metric, Predict, Value
+from tidegate.worker.messages import Ended, Item, Log, Metric, Predict
 
 FORMS = {
     "generator": "def predict(n: int):\n    for i in range(n):\n        yield i",
@@ -50,7 +49,7 @@ def test_a_single_value_is_sent_as_one(tmp_path: Path, form: str) -> None:
     with ready(tmp_path, VALUES[form]) as one:
         ended = one.run(1, x=3)
         assert (ended.status, ended.array) == ("succeeded", False)
-        assert [msgspec.json.decode(each.chunk) for each in one.said if isinstance(each, Value)] == [4]
+        assert [each.value for each in one.said if isinstance(each, Ended)] == [b"4"]
 
 
 def test_no_value_is_null(tmp_path: Path) -> None:
@@ -180,7 +179,7 @@ kept = []
         assert "hello" in one.until(Log).text
         one.cancel(1)
         one.until(Ended)
-        assert one.run(2) == Ended(2, "succeeded")
+        assert one.run(2) == Ended(2, "succeeded", b"true")
         assert one.chunks(2) == [True]
 
 

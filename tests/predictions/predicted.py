@@ -71,6 +71,11 @@ class Run:
             self.outcome.end(Ending(CLIENT_GONE), 2.0)
             self.prediction.abort()
 
+    def come_and_go(self) -> None:
+        """Wait for the end as a caller that leaves."""
+        self.prediction.arrive()
+        self.prediction.depart()
+
     def try_it(self) -> None:
         self.outcome.attempts.append(AttemptRecord(provider="local", model="m", started_at=1.0))
 

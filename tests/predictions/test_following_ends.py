@@ -1,13 +1,14 @@
 """How those who follow a prediction are answered where it does not end well, or they do not."""
 
 import asyncio
+import json
 from random import Random
 
 import pytest
-from predicted import Run, events, frame, turns, virtual
+from predicted import CANCELED, SUCCEEDED, Run, events, frame, turns, virtual
 
 from tidegate.edge.settings import ServerSettings
-from tidegate.predictions.following import answer_creator, answer_follower, follow
+from tidegate.predictions.following import answer_caller, answer_follower, follow
 from tidegate.predictions.requests import Mode, Wish
 from tidegate.predictions.settings import PredictionSettings
 from tidegate.replay.history import KEEP_ALIVE
@@ -98,16 +99,112 @@ def test_who_waited_for_one_that_never_was_is_refused_as_its_creator(mode: Mode)
     run_virtual(main)
 
 
+# --- who waits for the end -------------------------------------------------------------------------------------------
+
+
+class Calling:
+    """A client that waits for a prediction's end, whose exchange lasts until the test says so."""
+
+    def __init__(self, run: Run) -> None:
+        self.client = MemoryClient()
+        self.exchange: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.answering = Tasks().spawn(answer_caller(run.prediction, self.client, self.exchange, 1))
+
+    async def end(self) -> None:
+        """Have the exchange end."""
+        self.exchange.set_result(None)
+        await self.answering
+
+    async def leave(self) -> None:
+        """Be gone."""
+        await turns()
+        assert self.client.flow is not None
+        self.client.flow.gone()
+
+
 @virtual
-async def test_a_creator_whose_task_is_cancelled_takes_its_prediction_along() -> None:
-    run, tasks = Run("sync"), Tasks()
-    run.start()
-    creating = tasks.spawn(answer_creator(run.prediction, MemoryClient(), Wish("sync"), 1, CHANCE))
+async def test_who_waits_is_answered_at_the_end_and_not_when_all_is_given_back() -> None:
+    run = Run("sync")
+    calling = Calling(run)
     await turns()
-    creating.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await creating
+    run.start().write(SUCCEEDED)
+    assert calling.client.head is not None
+    assert calling.client.head.status == 200
+    (body,) = calling.client.written
+    assert json.loads(body)["status"] == "succeeded"
+    await turns()
+    assert not calling.answering.done()
+    await calling.end()
+    assert len(calling.client.written) == 1
+
+
+@virtual
+async def test_who_waits_for_one_that_does_not_run_is_refused() -> None:
+    run = Run("sync")
+    calling = Calling(run)
+    await turns()
+    fault = Refused(RATE_LIMITED)
+    run.prediction.refuse(fault)
+    with pytest.raises(Fault) as told:
+        await calling.end()
+    assert told.value is fault
+    assert calling.client.written == []
+
+
+@virtual
+async def test_who_waits_alone_takes_its_prediction_along_and_is_answered_no_more() -> None:
+    run = Run("sync")
+    run.start()
+    calling = Calling(run)
+    await calling.leave()
+    await calling.leave()
     assert run.asked == 1
+    run.prediction.write(CANCELED)
+    assert run.prediction.status == "canceled"
+    await calling.end()
+    assert (calling.client.head, calling.client.written) == (None, [])
+
+
+@virtual
+async def test_a_prediction_that_another_waits_for_goes_on_until_both_have_left() -> None:
+    run = Run("sync")
+    run.start()
+    calling = Calling(run)
+    waiting = Tasks().spawn(run.prediction.wait_over())
+    await calling.leave()
+    assert run.asked == 0
+    waiting.cancel()
+    await turns()
+    assert run.asked == 1
+    await calling.end()
+
+
+@virtual
+async def test_a_prediction_goes_on_without_the_other_while_its_caller_waits() -> None:
+    run = Run("sync")
+    run.start()
+    calling = Calling(run)
+    waiting = Tasks().spawn(run.prediction.wait_over())
+    await turns()
+    waiting.cancel()
+    await turns()
+    assert run.asked == 0
+    await calling.leave()
+    assert run.asked == 1
+    await calling.end()
+
+
+@virtual
+async def test_a_caller_that_takes_the_answer_slowly_holds_nothing_up() -> None:
+    run = Run("sync")
+    calling = Calling(run)
+    await turns()
+    assert calling.client.flow is not None
+    calling.client.flow.pause()
+    calling.client.flow.resume()
+    run.start().write(SUCCEEDED)
+    assert len(calling.client.written) == 1
+    await calling.end()
 
 
 @virtual

@@ -253,7 +253,7 @@ _HAPPENS: dict[str, Callable[[Run], object]] = {
     "refuse": lambda run: run.prediction.refuse(Refused(QUEUE_FULL)),
     "cancel": lambda run: run.prediction.cancel(),
     "end": lambda run: run.prediction.end(Ending(CLIENT_GONE)),
-    "creator": lambda run: run.prediction.creator_left(),
+    "caller": lambda run: run.come_and_go(),
     "follow": lambda run: run.follow(),
 }
 

@@ -228,18 +228,6 @@ async def test_it_is_decided_once_it_runs_and_not_before() -> None:
 # --- who leaves ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("policy", "cancelled"), [("sync", 1), ("stream", 0), ("async", 0)])
-def test_a_creator_that_leaves_cancels_what_it_alone_waited_for(policy: Policy, cancelled: int) -> None:
-    async def main() -> None:
-        run = Run(policy)
-        run.start()
-        run.follow()
-        run.prediction.creator_left()
-        assert run.asked == cancelled
-
-    run_virtual(main)
-
-
 @pytest.mark.parametrize(("policy", "cancelled"), [("sync", 0), ("stream", 1), ("async", 0)])
 def test_the_last_follower_to_leave_cancels_what_streams_for_them(policy: Policy, cancelled: int) -> None:
     async def main() -> None:

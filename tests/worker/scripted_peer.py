@@ -26,7 +26,6 @@ from tidegate.worker.messages import (
     SetupFailed,
     Stop,
     ToWorker,
-    Value,
 )
 
 
@@ -121,7 +120,7 @@ class Peer:
         for item in asked.get("items", ()):
             self.say(Item(number, json.dumps(item).encode()))
         if do == "succeed":
-            self.say(Value(number, b'{\n"a":1}'), Ended(number, "succeeded"))
+            self.say(Ended(number, "succeeded", b'{\n"a":1}'))
         elif do == "list":
             self.say(Ended(number, "succeeded", array=True))
         elif do == "fail":
@@ -138,7 +137,7 @@ class Peer:
                 msgspec.json.encode(Info(openapi=msgspec.Raw(b"{}"), input_schema=msgspec.Raw(b"{}"), slots=9))
             )
             self.say(Log(number + 7, "stdout", "stray\n"), ready, Checked(77, "odd"), Ended(number + 7, "failed"))
-            self.say(Ended(number, "succeeded"), Value(number, b"2"), Ended(number, "failed", error="twice"))
+            self.say(Ended(number, "succeeded"), Item(number, b"2"), Ended(number, "failed", error="twice"))
         elif do == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         elif do == "exit":
@@ -161,7 +160,7 @@ class Peer:
                 "id": message.id,
                 "context": message.context,
             }
-            self.say(Value(number, json.dumps(said).encode()), Ended(number, "succeeded"))
+            self.say(Ended(number, "succeeded", json.dumps(said).encode()))
 
 
 if __name__ == "__main__":

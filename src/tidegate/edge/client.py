@@ -279,7 +279,7 @@ class HttpClient:
     def refuse(self, fault: Fault, /) -> None:
         """Answer with an error."""
         self._flow = None
-        if self._line.closing() or self.gone:
+        if self._line.closing() or self.gone or self.answered:
             return
         if self._started:
             self._line.abort()

@@ -1,7 +1,7 @@
 """How those who asked for a prediction are answered: at its end, at once, or event by event."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from msgspec import json
@@ -19,29 +19,63 @@ CROWDED_RETRY_S: Final = 1.0
 """When to come again where too many follow: nobody knows when one of them leaves."""
 
 
+class _Caller:
+    """Who waits for a prediction's end with nothing else to do. Fits exchange.Flow.
+
+    Shape: `answer` is called at that end, so that the answer waits neither for what is given back then nor for the loop.
+    """
+
+    __slots__ = ("_client", "_is_here", "_prediction")
+
+    def __init__(self, prediction: Prediction, client: Client) -> None:
+        self._prediction = prediction
+        self._client = client
+        self._is_here = True
+
+    def pause(self) -> None:
+        """There is nothing to hold back."""
+
+    def resume(self) -> None:
+        """Nothing was held back."""
+
+    def gone(self) -> None:
+        """Take notice that the client left."""
+        if self._is_here:
+            self._is_here = False
+            self._prediction.depart()
+
+    def answer(self) -> None:
+        """Say what came of it, unless it was refused."""
+        if self._is_here and self._prediction.fault is None:
+            answer(self._client, 200, self._prediction.snapshot(full=False), self._prediction.headers)
+
+
+async def answer_caller(prediction: Prediction, client: Client, exchange: Awaitable[None], max_queue: int) -> None:
+    """Last as long as a prediction's exchange, and answer who waits for its end. Errors: Fault where it does not run."""
+    caller = _Caller(prediction, client)
+    prediction.at_end = caller.answer
+    prediction.arrive()
+    client.bind(caller)
+    await exchange
+    if prediction.fault is not None:
+        raise _told(prediction.fault, max_queue)
+
+
 async def answer_creator(
     prediction: Prediction, client: Client, wish: Wish, max_queue: int, chance: Callable[[], float]
 ) -> None:
-    """Answer who made a prediction. Errors: Fault where it does not run, or the client left."""
+    """Answer who made a prediction and does not wait for its end alone. Errors: Fault where it never was, or the client left."""
     try:
         async with client.present():
-            await (prediction.wait_over() if wish.mode == "sync" else prediction.wait_decided())
+            await prediction.wait_decided()
     except Fault:
         if wish.mode == "events":
             _depart(prediction, client)
-        else:
-            prediction.creator_left()
         raise
-    except asyncio.CancelledError:
-        prediction.creator_left()
-        raise
-    fault = prediction.fault
-    if fault is not None and prediction.status == "failed" and (prediction.refused_early or wish.mode == "sync"):
-        raise _told(fault, max_queue)
+    if prediction.refused_early and prediction.fault is not None:
+        raise _told(prediction.fault, max_queue)
     if wish.mode == "events":
         await follow(prediction, client, 0, chance, (*_applied(wish), *prediction.headers))
-    elif wish.mode == "sync":
-        answer(client, 200, prediction.snapshot(full=False), prediction.headers)
     elif await _over_within(prediction, client, wish.wait_s):
         answer(client, 200, prediction.snapshot(full=False), (*ACCEPTED, *prediction.headers))
     else:

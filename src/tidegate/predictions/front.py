@@ -18,7 +18,7 @@ from tidegate.kernel.faults import where
 from tidegate.predictions import discovery
 from tidegate.predictions.answers import answer, answer_members, plain_error
 from tidegate.predictions.discovery import Served
-from tidegate.predictions.following import answer_creator, answer_follower
+from tidegate.predictions.following import answer_caller, answer_creator, answer_follower
 from tidegate.predictions.inputs import Given, Inputs, read_input
 from tidegate.predictions.paths import METHODS, Place, route_of
 from tidegate.predictions.prediction import Key, Order, Policy, Prediction, Terms
@@ -149,7 +149,8 @@ class _Text(Struct, frozen=True):
 class Predictions:
     """Answers what clients ask of predictions. Fits edge.connection.Conducting.
 
-    Holds: a task for each prediction that was made, until its exchange is over; the compiled schema of each model.
+    Holds: a task for each prediction that was made, until its exchange is over: that of the request where its client waits
+    for the end. The compiled schema of each model.
     """
 
     def __init__(self, around: Around) -> None:
@@ -397,12 +398,16 @@ class Predictions:
                 made.tell = around.hook(body.webhook, events, passed, lambda: made.snapshot(full=False), ids)
             return made
 
-        # From here to the task's start nothing may fail: one that is found and never runs is waited for in vain.
+        # From here to the exchange's start nothing may fail: one that is found and never runs is waited for in vain.
         prediction = around.registry.create(order.key, make)
-        around.tasks.start(self._run(inner, prediction, timeout_s))
+        exchange = self._run(inner, prediction, timeout_s)
         visit.conducted = True
         try:
-            await answer_creator(prediction, visit.client, wish, served.max_queue, around.chance)
+            if wish.mode == "sync":
+                await answer_caller(prediction, visit.client, exchange, served.max_queue)
+            else:
+                around.tasks.start(exchange)
+                await answer_creator(prediction, visit.client, wish, served.max_queue, around.chance)
         finally:
             prediction.history.release()
             if prediction.fault is not None and prediction.status == "failed" and wish.mode == "sync":

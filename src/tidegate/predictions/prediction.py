@@ -128,15 +128,16 @@ def _nobody_told(_: str) -> None:
 class Prediction:
     """One prediction, from its creation until nobody asks for it any more. Fits exchange.Client.
 
-    Shape: `cancelling` asks whoever runs the exchange of this outcome to stop it, and says whether it is there; `tell` hears of `start`, `output`, `logs` and
-    `completed`, and never raises. `fault` is why it was refused, and
-    `refused_early` says that it never was: neither did it run nor wait in line. `headers` are those of its answers.
+    Shape: `cancelling` asks whoever runs the exchange of this outcome to stop it, and says whether it is there; `tell`
+    hears of `start`, `output`, `logs` and `completed`, and never raises; `at_end` is called last of all. `fault` is why it
+    was refused, and `refused_early` says that it never was: neither did it run nor wait in line. `headers` are those of its
+    answers.
     Holds: its history; its output and its newest logs while it runs, and as the last event of the history then.
     """
 
     __slots__ = (
         "_abandoned", "_attempts", "_began", "_cancelling", "_decided", "_decision", "_end", "_ending", "_flow", "_outcome", "_policy",
-        "_product", "_said", "_task", "_terms", "_waited", "_watching", "asked_to_cancel", "completed_at", "created_at", "expired", "fault", "headers",
+        "_product", "_said", "_task", "_terms", "_waited", "_watching", "asked_to_cancel", "at_end", "completed_at", "created_at", "expired", "fault", "headers",
         "history", "on_over", "order", "over", "refused_early", "started_at", "status", "tell",
     )  # fmt: skip
 
@@ -152,6 +153,7 @@ class Prediction:
         self._cancelling: Callable[[], bool] = lambda: cancelling(outcome)
         self.tell: Callable[[str], None] = _nobody_told
         self.on_over: Callable[[Prediction], None] | None = None
+        self.at_end: Callable[[], None] | None = None
         self.created_at = terms.wall()
         self.started_at = self.completed_at = 0.0
         self.status: Status = "starting"
@@ -206,12 +208,20 @@ class Prediction:
             return
         if self._end is None:
             self._end = asyncio.Event()
-        self._watching += 1
+        self.arrive()
         try:
             await self._end.wait()
         finally:
-            self._watching -= 1
-            self._left()
+            self.depart()
+
+    def arrive(self) -> None:
+        """Count who waits for its end, from now on until it departs."""
+        self._watching += 1
+
+    def depart(self) -> None:
+        """Take notice that one of those who waited does so no more."""
+        self._watching -= 1
+        self._left()
 
     def attach(self, sink: Reader, after: int | None = None) -> Subscription | None:
         """Let a sink, whose head is started, follow it from behind the event `after`; None when too many do already.
@@ -260,11 +270,6 @@ class Prediction:
         if not self.over and not self.asked_to_cancel:
             self.expired = message
             self._stop()
-
-    def creator_left(self) -> None:
-        """Take notice that the client left that asked for it and waited for its end."""
-        if self._policy == "sync":
-            self._left()
 
     def detach(self) -> None:
         """Let it go on whoever leaves, as one that was made so: somebody was promised that."""
@@ -473,7 +478,7 @@ class Prediction:
             return
         if status == "canceled" and self.expired:
             status, error = "failed", self.expired
-        terms, tell, on_over = self._terms, self.tell, self.on_over
+        terms, tell, on_over, at_end = self._terms, self.tell, self.on_over, self.at_end
         self.over = True
         self.status = status
         self.completed_at = terms.wall()
@@ -490,13 +495,15 @@ class Prediction:
             on_over(self)
         if not self.refused_early:
             tell("completed")
+        if at_end is not None:
+            at_end()
 
     def _let_go(self) -> None:
         """Let go of what it was made with, and wake who waits: what came of it may be asked for long after."""
         if self._attempts is not None:
             self._attempts.tried = None
         self._attempts = self._product = self._outcome = None
-        self._cancelling, self.tell, self.on_over = _nobody_heard, _nobody_told, None
+        self._cancelling, self.tell, self.on_over, self.at_end = _nobody_heard, _nobody_told, None, None
         self._decide()
         if self._end is not None:
             self._end.set()

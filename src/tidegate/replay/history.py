@@ -84,11 +84,12 @@ class History:
         frame = b"id: %d\nevent: %b\ndata: %b\n\n" % (self.newest, event, data)
         self._frames[self.newest] = frame
         self.held += len(frame)
-        while self.oldest < self.newest and (self.held > self._max_bytes or len(self._frames) > self._max_events):
+        while (self.held > self._max_bytes or len(self._frames) > self._max_events) and self.oldest < self.newest:
             if self.oldest > self._offered and self._pending:
                 self._give()  # it came in the same moment: who keeps up misses nothing
             self._drop()
-        self.wake()
+        if self._readers:
+            self.wake()
         return self.newest
 
     def close(self) -> None:

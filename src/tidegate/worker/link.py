@@ -1,7 +1,9 @@
 """The gateway's end of the socket to one worker: messages out, messages in."""
 
 import asyncio
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, Protocol, cast
 
 import msgspec
@@ -29,22 +31,30 @@ class Hearing(Protocol):
 class Link(asyncio.Protocol):
     """One connection. Holds: of what came, at most the beginning of one message; no task."""
 
-    __slots__ = ("_buffer", "_hearing", "_lost", "_on_lost", "_paused", "_transport")
+    __slots__ = ("_buffer", "_hearing", "_lost", "_number", "_on_lost", "_paused", "_transport")
 
     def __init__(self, hearing: Hearing, on_lost: Callable[[], None]) -> None:
         self._hearing = hearing
         self._on_lost = on_lost
         self._buffer = bytearray()
         self._transport: asyncio.Transport | None = None
+        self._number = -1
         self._paused = False
         self._lost = False
 
     def send(self, message: ToWorker) -> None:
         """Say something. Shape: nothing happens once the connection is lost."""
         transport = self._transport
-        if transport is not None and not self._lost:
-            packed = _encode(message)
-            transport.write(len(packed).to_bytes(LENGTH_BYTES, "big") + packed)
+        if transport is None or transport.is_closing():
+            return
+        packed = _encode(message)
+        data = len(packed).to_bytes(LENGTH_BYTES, "big") + packed
+        if not transport.get_write_buffer_size():
+            # At once, so that the worker begins while we go on: uvloop's transport waits for the end of the loop's turn.
+            with suppress(OSError):  # the transport meets it too
+                data = data[os.write(self._number, data) :]
+        if data:
+            transport.write(data)
 
     def pause(self) -> None:
         """Hear nothing for now."""
@@ -68,6 +78,7 @@ class Link(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Learn the transport."""
         self._transport = cast("asyncio.Transport", transport)
+        self._number = transport.get_extra_info("socket").fileno()
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; messages that are whole are heard together."""
@@ -75,23 +86,20 @@ class Link(asyncio.Protocol):
             return
         buffer, messages, why = self._buffer, list[FromWorker](), ""
         buffer += data
-        start, size = 0, len(buffer)
-        with memoryview(buffer) as view:
-            while size - start >= LENGTH_BYTES:
-                body = start + LENGTH_BYTES
-                length = int.from_bytes(view[start:body], "big")
-                if length > MAX_MESSAGE_BYTES:
-                    why = f"a message of {length} bytes"
-                    break
-                if size - body < length:
-                    break
-                try:
-                    messages.append(_decode(view[body : body + length]))
-                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                    why = "bytes that are no message"
-                    break
-                start = body + length
-        del buffer[:start]
+        while len(buffer) >= LENGTH_BYTES:
+            length = int.from_bytes(buffer[:LENGTH_BYTES], "big")
+            if length > MAX_MESSAGE_BYTES:
+                why = f"a message of {length} bytes"
+                break
+            end = LENGTH_BYTES + length
+            if len(buffer) < end:
+                break
+            try:
+                messages.append(_decode(memoryview(buffer)[LENGTH_BYTES:end]))
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                why = "bytes that are no message"
+                break
+            del buffer[:end]  # costs nothing: a bytearray remembers where it begins
         if messages:
             self._hearing.heard(messages)
         if why:

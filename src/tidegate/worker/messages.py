@@ -97,14 +97,7 @@ class Item(Struct, frozen=True, array_like=True, tag=13):
     chunk: bytes
 
 
-class Value(Struct, frozen=True, array_like=True, tag=14):
-    """An output that is no list. Shape: JSON."""
-
-    number: int
-    chunk: bytes
-
-
-class Log(Struct, frozen=True, array_like=True, tag=15):
+class Log(Struct, frozen=True, array_like=True, tag=14):
     """What was printed. Shape: whole lines, such as a carriage return ends too; a part of one after a moment, and at the end."""
 
     number: int
@@ -112,7 +105,7 @@ class Log(Struct, frozen=True, array_like=True, tag=15):
     text: str
 
 
-class Metric(Struct, frozen=True, array_like=True, tag=16):
+class Metric(Struct, frozen=True, array_like=True, tag=15):
     """A metric as it was recorded. Shape: `value` is JSON; null with `replace` deletes."""
 
     number: int
@@ -121,21 +114,25 @@ class Metric(Struct, frozen=True, array_like=True, tag=16):
     mode: Mode
 
 
-class Ended(Struct, frozen=True, array_like=True, tag=17):
-    """A prediction is over and its place free. Shape: `array` says that the output is a list, were it empty."""
+class Ended(Struct, frozen=True, array_like=True, tag=16):
+    """A prediction is over and its place free.
+
+    Shape: `value` is the JSON of an output that is no list; `array` says that the output is one, were it empty.
+    """
 
     number: int
     status: Status
+    value: bytes | None = None
     array: bool = False
     error: str = ""
     traceback: str = ""
 
 
-class Checked(Struct, frozen=True, array_like=True, tag=18):
+class Checked(Struct, frozen=True, array_like=True, tag=17):
     """What `healthcheck` said. Shape: `error` is empty for a healthy model."""
 
     number: int
     error: str
 
 
-FromWorker = Ready | SetupFailed | Item | Value | Log | Metric | Ended | Checked
+FromWorker = Ready | SetupFailed | Item | Log | Metric | Ended | Checked

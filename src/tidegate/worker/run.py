@@ -17,14 +17,14 @@ from tidegate.dialect.prediction import (
 from tidegate.exchange import AttemptRecord, Ending, Plain, Sink, Usage
 from tidegate.verdict import COMPLETED
 from tidegate.wire import FrameError
-from tidegate.worker.messages import Ended, Item, Log, Metric, Value
+from tidegate.worker.messages import Ended, Item, Log, Metric
 
 MAX_UNSENT_BYTES: Final = 4 * 1024 * 1024
 """What is kept of a run whose reader takes nothing; beyond it the worker is not heard, which its other runs then feel, too."""
 MAX_HELD_BYTES: Final = 256 * 1024
 """What may come before the first output until a stream is taken for open."""
 
-Told = Item | Value | Log | Metric | Ended
+Told = Item | Log | Metric | Ended
 """What is said about one prediction."""
 
 
@@ -119,7 +119,7 @@ class Run:
 
     def cancel(self) -> None:
         """Stop the prediction. Shape: its last words are still given."""
-        if self.released.done() or self.canceled:
+        if self.ending is not None or self.canceled:
             return
         self.canceled = True
         self._let_go()  # the end must be heard
@@ -134,8 +134,6 @@ class Run:
         if type(said) is Item:
             self._output(said.chunk, output_frame(_line(said.chunk), self._index))
             self._index += 1
-        elif type(said) is Value:
-            self._output(said.chunk, value_frame(_line(said.chunk)))
         elif type(said) is Log:
             self._add(log_frame(said.source, said.text))
         elif type(said) is Metric:
@@ -143,9 +141,12 @@ class Run:
             with suppress(FrameError):
                 self._tokens.remember(said.name, said.value, said.mode)
         elif type(said) is Ended:
-            self.failure, self.succeeded = said.error, said.status == "succeeded"
-            usage = self.usage() if self._tokens.counted else None
-            self._complete(completed_frame(said.status, array=said.array, error=said.error, usage=usage))
+            if said.value is not None:
+                self._output(said.value, value_frame(_line(said.value)))
+            if self.ending is None:
+                self.failure, self.succeeded = said.error, said.status == "succeeded"
+                usage = self.usage() if self._tokens.counted else None
+                self._complete(completed_frame(said.status, array=said.array, error=said.error, usage=usage))
 
     def end_canceled(self) -> None:
         """Take notice that its worker does not stop it, and is replaced."""
@@ -197,8 +198,8 @@ class Run:
         self._output_bytes += len(chunk)
         if self._output_bytes > self._max_output_bytes:
             self.failure = f"the output is larger than {self._max_output_bytes} bytes"
-            self._complete(completed_frame("failed", error=self.failure))
             self.cancel()
+            self._complete(completed_frame("failed", error=self.failure))
             return
         said = text_bytes(chunk)
         self._text_bytes += said

@@ -32,7 +32,7 @@ from tidegate.worker.messages import (
     Stop,
 )
 from tidegate.worker.process import COMMAND, Process
-from tidegate.worker.run import Run
+from tidegate.worker.run import Run, Told
 from tidegate.worker.settings import LocalSettings
 
 State = Literal["starting", "ready", "retiring", "dead"]
@@ -277,30 +277,33 @@ class Worker:
     # --- Watching --------------------------------------------------------------------------------------------------
 
     def heard(self, messages: list[FromWorker], /) -> None:
-        """Take messages; those about one run are given together."""
-        touched: dict[int, Run] = {}
+        """Take messages; those about one run are given together, before its place is given to another."""
+        touched: dict[Run, Ended | None] = {}
         for message in messages:
-            if isinstance(message, Ready):
-                self._set_up(message)
-            elif isinstance(message, SetupFailed):
-                self._fail_setup(message.error, message.traceback)
-                self.kill()
-            elif isinstance(message, Checked):
-                self._answer(message.number, message.error)
-            elif isinstance(message, Log) and not message.number:
-                self._said(message.source, message.text)
-            else:
-                run = self.runs.get(message.number)
-                if run is None:
-                    continue
-                if isinstance(message, Log) and self._work.settings.echo:
-                    self._echo(run, message)
-                run.take(message)
-                touched[run.number] = run
-                if isinstance(message, Ended):
-                    self._ended(run, message)
-        for run in touched.values():
+            if not isinstance(message, Told) or (run := self.runs.get(message.number)) is None:
+                self._hear(message)
+                continue
+            if isinstance(message, Log) and self._work.settings.echo:
+                self._echo(run, message)
+            run.take(message)
+            ended = touched.get(run)
+            touched[run] = message if ended is None and isinstance(message, Ended) else ended
+        for run, ended in touched.items():
             self._give(run)
+            if ended is not None:
+                self._ended(run, ended)
+
+    def _hear(self, message: FromWorker) -> None:
+        """Take a message about no run. Shape: what comes late about one is dropped."""
+        if isinstance(message, Ready):
+            self._set_up(message)
+        elif isinstance(message, SetupFailed):
+            self._fail_setup(message.error, message.traceback)
+            self.kill()
+        elif isinstance(message, Checked):
+            self._answer(message.number, message.error)
+        elif isinstance(message, Log) and not message.number:
+            self._said(message.source, message.text)
 
     def _give(self, run: Run) -> None:
         """Let a run give what there is; if that fails, it alone ends, and not the others that this worker serves."""

@@ -6,7 +6,7 @@ import select
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from threading import Lock, RLock, get_ident
 from typing import Final
 
@@ -107,7 +107,7 @@ class Link:
 
     def put(self, *messages: FromWorker) -> None:
         """Send messages, or keep them until the parent reads; before `attach`, wait until it does. Never raises."""
-        data = b"".join([self._framed(message) for message in messages])
+        data = self._framed(messages)
         with self._shields.here():
             settled()
             with self._lock:
@@ -158,12 +158,14 @@ class Link:
         poll.register(self._sock, select.POLLOUT)
         poll.poll(within_s * 1000)
 
-    def _framed(self, message: FromWorker) -> bytearray:
+    def _framed(self, messages: Sequence[FromWorker]) -> bytearray:
         if self._forked:
             os._exit(1)
-        data = bytearray(4)
-        self._encoder.encode_into(message, data, 4)
-        data[:4] = (len(data) - 4).to_bytes(4, "big")
+        data = bytearray()
+        for message in messages:
+            start = len(data)
+            self._encoder.encode_into(message, data, start + 4)
+            data[start : start + 4] = (len(data) - start - 4).to_bytes(4, "big")
         return data
 
     def _watch(self) -> None:

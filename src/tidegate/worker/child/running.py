@@ -29,7 +29,7 @@ from tidegate.worker.child.faults import sentence, trace
 from tidegate.worker.child.link import Link
 from tidegate.worker.child.prints import Prints
 from tidegate.worker.child.shield import Hand
-from tidegate.worker.messages import INPUT_ERROR, Ended, FromWorker, Item, Metric, Predict, Value
+from tidegate.worker.messages import INPUT_ERROR, Ended, Item, Metric, Predict
 
 FIRST_PRESS_S: Final = 0.25
 """How long a synchronous handler has to see that it is cancelled before an exception is raised in it."""
@@ -319,17 +319,16 @@ class Run:
         self._scope.sweep()
         self._desk.prints.restore()
         self._desk.runs.pop(self.number, None)
-        self._desk.link.put(*self._desk.prints.close(self.number), *ending)
+        self._desk.link.put(*self._desk.prints.close(self.number), ending)
 
-    def _ending(self, cancelled: bool) -> list[FromWorker]:  # noqa: FBT001  (what was seen, once)
+    def _ending(self, cancelled: bool) -> Ended:  # noqa: FBT001  (what was seen, once)
         if cancelled:
-            return [self._ended("canceled")]
+            return self._ended("canceled")
         if self._refusal:
-            return [self._ended("failed", self._refusal)]
+            return self._ended("failed", self._refusal)
         if self._error is not None:
-            return [self._ended("failed", sentence(self._error), trace(self._error))]
-        values = [] if self._value is None else [Value(self.number, self._value)]
-        return [*values, self._ended("succeeded")]
+            return self._ended("failed", sentence(self._error), trace(self._error))
+        return Ended(self.number, "succeeded", self._value, array=self._array)
 
     def _ended(self, status: Status, error: str = "", traceback: str = "") -> Ended:
         return Ended(self.number, status, array=self._array, error=error, traceback=traceback)
