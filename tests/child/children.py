@@ -60,14 +60,13 @@ class Child:
             thread.start()
         self.send(Begin(handler, str(directory)))
 
-    def send(self, message: ToWorker) -> None:
-        """Tell it something."""
-        data = msgspec.msgpack.encode(message)
-        self.sock.sendall(len(data).to_bytes(4, "big") + data)
+    def send(self, *messages: ToWorker) -> None:
+        """Tell it something, all in one piece."""
+        self.sock.sendall(b"".join(map(framed, messages)))
 
     def predict(self, number: int, context: dict[str, str] | None = None, **given: Any) -> None:
         """Ask for a prediction."""
-        self.send(Predict(number, f"id-{number}", msgspec.json.encode(given), context or {}, {}))
+        self.send(asked(number, context, **given))
 
     def cancel(self, number: int) -> None:
         """Cancel one."""
@@ -160,6 +159,17 @@ class Child:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             self.native += line.decode()
+
+
+def framed(message: ToWorker) -> bytes:
+    """Give a message as it is sent."""
+    data = msgspec.msgpack.encode(message)
+    return len(data).to_bytes(4, "big") + data
+
+
+def asked(number: int, context: dict[str, str] | None = None, **given: Any) -> Predict:
+    """Give the request for a prediction."""
+    return Predict(number, f"id-{number}", msgspec.json.encode(given), context or {}, {})
 
 
 def _exactly(raw: Any, size: int) -> bytes:

@@ -8,9 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-import msgspec
 import pytest
-from children import WAIT_S, child, ready
+from children import WAIT_S, child, framed, ready
 
 from tidegate.worker.messages import Begin, Check, Checked, Ended, Log, Stop
 
@@ -54,18 +53,13 @@ def test_the_process_ends_soon_after_its_parent_during_setup(tmp_path: Path) -> 
     assert not (tmp_path / "files").exists()
 
 
-def _framed(message: object) -> bytes:
-    packed = msgspec.msgpack.encode(message)
-    return len(packed).to_bytes(4, "big") + packed
-
-
 @pytest.mark.parametrize("how", ["leaves at once", "leaves halfway", "says something else", "leaves and reads nothing"])
 def test_a_process_whose_parent_does_not_go_through_with_it_exits_and_leaves_nothing(tmp_path: Path, how: str) -> None:
     files = tmp_path / "files"
     files.mkdir()
     (tmp_path / "handler.py").write_text("def predict() -> int:\n    return 1\n")
-    begin = _framed(Begin("handler.py:predict", str(files)))
-    said = {"leaves halfway": begin[:-1], "says something else": _framed(Stop()), "leaves and reads nothing": begin}
+    begin = framed(Begin("handler.py:predict", str(files)))
+    said = {"leaves halfway": begin[:-1], "says something else": framed(Stop()), "leaves and reads nothing": begin}
     ours, theirs = socket.socketpair()
     command = [sys.executable, "-m", "tidegate.worker.child", str(theirs.fileno())]
     with ours, subprocess.Popen(command, pass_fds=(theirs.fileno(),), cwd=tmp_path, start_new_session=True) as process:

@@ -252,22 +252,29 @@ class Serving:
         self._gauge.close()
         try:
             while True:
-                messages = self._desk.link.messages(waits=True)
-                for index, message in enumerate(messages):
-                    if isinstance(message, Predict) and (run := self._accept(message)) is not None:
-                        self._leave(messages[index + 1 :])
-                        return run
-                    self._leave([message])
+                run = self._sort(self._desk.link.messages(waits=True))
+                if run is not None:
+                    return run
         except Gone:
             self._desk.loop.call_soon_threadsafe(self._lose)
             return None
         finally:
             self._gauge.open()
 
-    def _leave(self, messages: list[ToWorker]) -> None:
-        """Let the loop take messages, before those that it reads itself."""
-        if messages:
-            self._desk.loop.call_soon_threadsafe(self._take, messages)
+    def _sort(self, messages: list[ToWorker]) -> Run | None:
+        """Give the first prediction, other threads the others, and the loop all else."""
+        first, rest = None, list[ToWorker]()
+        for message in messages:
+            if not isinstance(message, Predict):
+                rest.append(message)
+            elif (run := self._accept(message)) is not None:
+                if first is None:
+                    first = run
+                else:
+                    self._jobs.put(run)
+        if rest:
+            self._desk.loop.call_soon_threadsafe(self._take, rest)
+        return first
 
     # --- the end ---------------------------------------------------------------------------------------------------
 
