@@ -17,8 +17,8 @@ from threads import Threaded, threaded
 
 MODEL = "class Model:\n    def run(self) -> str:\n        return 'ok'\n"
 TIMES = 50
-MOST = {"task": 2, "future": 4, "timer": 2, "callback": 8}
-"""What a prediction may ask of the loop: one task answers who asked, another runs its exchange."""
+MOST = {"task": 1, "future": 3, "timer": 2, "callback": 5}
+"""What a prediction may ask of the loop: the request's own task runs its exchange."""
 KEPT = 300
 KEPT_BYTES = 4096
 """What a small one that is kept may take: there were 2,200 when this was written, its record in the ledger included."""

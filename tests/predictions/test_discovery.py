@@ -42,6 +42,7 @@ def test_between_two_processes_who_may_wait_does_and_nobody_else(queue: int, sta
             assert reply.status == status
             if queue == 0:
                 assert 40 <= int(reply.headers["retry-after"]) <= 51
+                assert "process ended" in reply.json()["error"]
 
     run(scenario)
 

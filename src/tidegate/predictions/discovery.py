@@ -138,5 +138,6 @@ def not_ready(found: Health, chance: Callable[[], float]) -> Refused:
         return Refused(MODEL_UNAVAILABLE, "the model's setup failed; /health-check and the log say why")
     wait = retry_after(found.restart_in_s or STARTING_RETRY_S, chance())
     if found.status == "STARTING":
-        return Refused(MODEL_UNAVAILABLE, "the model's setup has not finished", headers=(wait,))
+        said = "process ended, and another is being set up" if found.error else "setup has not finished"
+        return Refused(MODEL_UNAVAILABLE, f"the model's {said}", headers=(wait,))
     return Refused(MODEL_UNAVAILABLE, "the model's workers keep failing; the log says why", headers=(wait,))
