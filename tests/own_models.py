@@ -90,6 +90,12 @@ def stubborn(seconds: float = 60.0) -> str:
     return "done"
 
 
+def too_much(seconds: float = 60.0) -> Iterator[str]:
+    """Say more than it may, and go on whatever is raised in it."""
+    yield "x" * 2000
+    yield stubborn(seconds)
+
+
 def flood(count: int = 1000, size: int = 10) -> Iterator[str]:
     for _ in range(count):
         yield "x" * size

@@ -74,8 +74,10 @@ class Owned:
                     return found
                 await asyncio.sleep(0.02)
 
-    async def begun(self, ident: str, given: Mapping[str, Any] | None = None, **options: Any) -> Any:
-        """Begin a prediction that nobody waits for, and wait for its first output; gives it as it is then."""
+    async def begun(
+        self, ident: str, given: Mapping[str, Any] | None = None, says: str = "output", **options: Any
+    ) -> Any:
+        """Begin a prediction that nobody waits for, and wait for its first `output` or `logs`; gives it as it is then."""
         headers = {**ASYNC, **options.pop("headers", {})}
         reply = await self.put(ident, given, headers=headers, **options)
         assert reply.status == 202, reply.body
@@ -83,7 +85,7 @@ class Owned:
         async with asyncio.timeout(WAIT_S):
             while True:
                 found = await self.seen(ident, **headers)
-                if found.get("output") or found.get("logs"):
+                if found.get(says):
                     return found
                 assert found["status"] in {"starting", "processing"}, found
                 await asyncio.sleep(0.02)

@@ -55,6 +55,7 @@ class Line:
         self.dates = Dates()
         self.sent: list[bytes] = []
         self.aborted = False
+        self.over = False
 
     def write(self, data: bytes, /) -> None:
         self.sent.append(data)
@@ -73,6 +74,11 @@ class Line:
 
     def closing(self) -> bool:
         return self.aborted
+
+    def answered(self, client: HttpClient, /) -> None:
+        assert client.answered
+        assert not self.over
+        self.over = True
 
 
 class Provider:

@@ -26,8 +26,8 @@ def predict() -> int:
     return both.wait() * 0
 """
 TIMES = 50
-WAKINGS = 5
-"""How often the loop may wake while as many predictions follow one another: it once took two for each."""
+WAKINGS = TIMES // 2
+"""How often the loop may wake while as many predictions follow one another: where it reads them it is twice for each."""
 
 
 def ended(one: Child, count: int) -> dict[int, str]:
@@ -117,6 +117,55 @@ def test_an_idle_process_stops_when_it_is_told_to(tmp_path: Path, first: int) ->
         assert one.wait() == 0
 
 
+SURROUNDINGS = {
+    "elsewhere than on Linux": "from tidegate.worker.child import serving\nserving._epoll = None",
+    "with what green threads take away": "import select\ndel select.epoll",
+    "beside threads that fork": """
+import os, threading
+def fork():
+    for _ in range(20):
+        pid = os.fork()
+        if not pid: os._exit(0)
+        os.waitpid(pid, 0)
+threading.Thread(target=fork, daemon=True).start()
+""",
+}
+
+
+@pytest.mark.parametrize("where", SURROUNDINGS)
+def test_predictions_and_cancellations_are_heard(tmp_path: Path, where: str) -> None:
+    with ready(tmp_path, SURROUNDINGS[where] + PATIENT) as one:
+        for number in range(1, 6):
+            one.predict(number)
+            one.until(Log, number)
+            one.cancel(number)
+            assert ended(one, 1) == {number: "canceled"}
+            time.sleep(0.01)
+        one.send(Stop())
+        assert one.wait() == 0
+
+
+STRAY = """
+import ctypes, threading, time
+class Late(Exception): pass
+def predict() -> int:
+    me = ctypes.c_ulong(threading.get_ident())
+    def later():
+        time.sleep(0.2)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(me, ctypes.py_object(Late))
+    threading.Thread(target=later, daemon=True).start()
+    return 1
+"""
+
+
+def test_a_process_whose_thread_is_ended_from_outside_ends_so_that_it_is_replaced(tmp_path: Path) -> None:
+    with ready(tmp_path, STRAY) as one:
+        assert one.run(1).status == "succeeded"
+        time.sleep(0.5)
+        one.predict(2)
+        assert one.wait() == 1
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the loop reads everything")
 def test_no_other_thread_wakes_for_a_prediction_that_comes_alone(tmp_path: Path) -> None:
     with ready(tmp_path, PLAIN) as one:
@@ -124,6 +173,7 @@ def test_no_other_thread_wakes_for_a_prediction_that_comes_alone(tmp_path: Path)
         before = wakings(one)
         for number in range(TIMES):
             one.run(number + 2)
+            time.sleep(0.01)  # who comes before the thread is back finds the loop reading
         assert wakings(one) - before <= WAKINGS
 
 

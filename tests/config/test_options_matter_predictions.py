@@ -126,12 +126,12 @@ def test_providers_local_setup_timeout_is_how_long_a_setup_may_take() -> None:
 def test_providers_local_cancel_grace_is_how_long_a_cancelled_one_may_go_on() -> None:
     async def work() -> None:
         async with owning("stubborn", provider={"local": {"cancel_grace": 0.2}}) as own:
-            await own.begun("p1", {"seconds": 60})
+            await own.begun("p1", {"seconds": 60}, says="logs")
             await own.cancel("p1")
             await own.until_status("p1", "canceled")
             await own.at_rest()
         async with owning("stubborn", provider={"local": {"cancel_grace": 600}}) as own:
-            await own.begun("p1", {"seconds": 1.5})
+            await own.begun("p1", {"seconds": 1.5}, says="logs")
             await own.cancel("p1")
             before = {worker.ready_at for worker in own.local.crew._workers}
             await own.at_rest()

@@ -37,6 +37,7 @@ class Wire:
         self.writes: list[bytes] = []
         self.aborted = False
         self.room = True
+        self.over: list[HttpClient] = []
 
     def write(self, data: bytes, /) -> None:
         self.writes.append(data)
@@ -55,6 +56,10 @@ class Wire:
 
     def closing(self) -> bool:
         return self.aborted
+
+    def answered(self, client: HttpClient, /) -> None:
+        assert client.answered
+        self.over.append(client)
 
 
 class Ear:
@@ -95,6 +100,7 @@ def test_head_and_first_frame_are_one_write_and_each_write_is_one_chunk() -> Non
     made.finish(Ending(COMPLETED))
     assert wire.writes[1:] == [b"44c\r\n" + b"data: two\n\n" * 100 + b"\r\n", b"0\r\n\r\n"]
     assert made.answered
+    assert wire.over == [made]
     assert made.keeps
 
 
@@ -152,6 +158,14 @@ def test_a_refusal_after_the_head_breaks_the_connection() -> None:
     made.write(b"data: 1\n\n")
     made.refuse(Fault(BUG))
     assert (len(wire.writes), wire.aborted, made.answered) == (1, True, False)
+
+
+def test_nothing_is_said_after_a_whole_answer() -> None:
+    made, wire = client()
+    made.start(EVENTS)
+    made.finish(Ending(COMPLETED))
+    made.refuse(Fault(BUG))
+    assert (len(wire.writes), wire.aborted, wire.over) == (1, False, [made])
 
 
 @pytest.mark.parametrize("leave", [lambda made, wire: made.lost(), lambda made, wire: wire.abort()])

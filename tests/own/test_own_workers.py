@@ -75,7 +75,7 @@ def test_a_sync_client_of_a_killed_worker_is_answered() -> None:
 def test_what_does_not_stop_is_canceled_after_its_grace_and_the_next_is_served(handler: str) -> None:
     async def work() -> None:
         async with owning(handler, provider={"local": {"cancel_grace": 0.3}}) as own:
-            await own.begun("p1")
+            await own.begun("p1", says="logs")
             assert (await own.cancel("p1")).status == 200
             assert (await own.until_status("p1", "canceled", "failed", "succeeded"))["status"] == "canceled"
             await own.at_rest()

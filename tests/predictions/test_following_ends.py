@@ -195,6 +195,18 @@ async def test_a_prediction_goes_on_without_the_other_while_its_caller_waits() -
 
 
 @virtual
+async def test_a_caller_whose_task_is_cancelled_takes_the_exchange_along() -> None:
+    run = Run("sync")
+    run.start()
+    calling = Calling(run)
+    await turns()
+    calling.answering.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await calling.answering
+    assert calling.exchange.cancelled()
+
+
+@virtual
 async def test_a_caller_that_takes_the_answer_slowly_holds_nothing_up() -> None:
     run = Run("sync")
     calling = Calling(run)

@@ -9,14 +9,12 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-import msgspec
 import pytest
 from msgspec import Raw
 from workshop import WAIT_S, children, descriptors, directories, outcome_of, predicting, read, run, shop
 
 from tidegate.worker.health import MAX_LOG_CHARS, SetupDiary
-from tidegate.worker.link import Link
-from tidegate.worker.messages import MAX_MESSAGE_BYTES, Ended, FromWorker, Info, Item
+from tidegate.worker.messages import Info
 from tidegate.worker.process import COMMAND, MAX_LINE_CHARS, Lines
 from tidegate.worker.schema import provider_of
 
@@ -143,41 +141,6 @@ def test_long_lines_are_told_in_parts() -> None:
     lines.finish()
     lines.finish()
     assert [len(line) for line in told] == [MAX_LINE_CHARS, MAX_LINE_CHARS, 6, 0, 4]
-
-
-class _Ear:
-    def __init__(self) -> None:
-        self.messages: list[FromWorker] = []
-        self.whys: list[str] = []
-
-    def heard(self, messages: list[FromWorker], /) -> None:
-        self.messages += messages
-
-    def garbled(self, why: str, /) -> None:
-        self.whys.append(why)
-
-
-def test_messages_are_heard_whole_however_they_are_cut() -> None:
-    said = [Item(1, b"1"), Ended(1, "succeeded")]
-    packed = [msgspec.msgpack.encode(message) for message in said]
-    data = b"".join(len(body).to_bytes(4, "big") + body for body in packed)
-    for size in (1, 3, len(data)):
-        ear = _Ear()
-        link = Link(ear, lambda: None)
-        for start in range(0, len(data), size):
-            link.data_received(data[start : start + size])
-        assert ear.messages == said
-
-
-def test_a_message_above_the_limit_ends_the_hearing() -> None:
-    ear = _Ear()
-    link = Link(ear, lambda: None)
-    link.data_received((MAX_MESSAGE_BYTES + 1).to_bytes(4, "big"))
-    link.data_received(b"more")
-    link.pause()
-    link.resume()
-    assert ear.whys == [f"the worker sent a message of {MAX_MESSAGE_BYTES + 1} bytes"]
-    assert not ear.messages
 
 
 def test_the_command_runs_this_interpreter() -> None:

@@ -290,6 +290,21 @@ def test_an_output_above_its_limit_fails_and_is_stopped() -> None:
     run(work)
 
 
+def test_a_single_output_above_its_limit_fails_and_its_place_is_free_at_once() -> None:
+    async def work() -> None:
+        async with shop(max_output_bytes=4) as made:
+            for _ in range(2):
+                reader = await made.predict(do="succeed")
+                assert reader.frames == [
+                    ("completed", {"status": "failed", "error": "the output is larger than 4 bytes"})
+                ]
+                assert made.local.crew.running == 0
+            (worker,) = made.local.crew._workers
+            assert (worker.state, worker._timers) == ("ready", {})
+
+    run(work)
+
+
 def test_a_reader_that_pauses_holds_its_worker_back_and_loses_nothing() -> None:
     async def work() -> None:
         async with shop() as made, made.local.open(predicting(do="flood", chunks=300)) as stream:

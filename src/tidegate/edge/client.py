@@ -57,6 +57,10 @@ class Line(Protocol):
         """Say whether nothing can be sent any more."""
         ...
 
+    def answered(self, client: "HttpClient", /) -> None:
+        """Go on: a whole answer was sent, whatever is still to be done for its request."""
+        ...
+
 
 class BodyLimit(Struct, frozen=True):
     """How large a request's body may be, and the setting that says so."""
@@ -270,6 +274,7 @@ class HttpClient:
         if tail:
             self._line.write(tail)
         self.answered = True
+        self._line.answered(self)
 
     def abort(self) -> None:
         """Break the connection: what the client has is not whole."""

@@ -315,10 +315,12 @@ class Connection(asyncio.Protocol):
         try:
             await gateway.conduct(arrival, client)
         finally:
-            self._over(client)
+            self.answered(client)
 
-    def _over(self, client: HttpClient) -> None:
-        """Go on with the next request, or close."""
+    def answered(self, client: HttpClient, /) -> None:
+        """Go on with the next request, or close: once, when the answer was sent, or when none is to come."""
+        if self._client is not client:
+            return
         self._client = None
         if self._seat is not None:
             self._seat.done()

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Final, Protocol
 
 import structlog
@@ -136,14 +136,24 @@ class _Wanted(Struct, frozen=True):
     dropped: int
 
 
-class _Text(Struct, frozen=True):
-    """Fits exchange.Upload: a body that is here."""
+class _Asked(Struct, frozen=True):
+    """What somebody asks for. Shape: `exchange` is that of a new prediction, and `after` the event that one knows who follows."""
+
+    prediction: Prediction
+    wish: Wish
+    after: int | None = None
+    exchange: Coroutine[object, object, None] | None = None
+
+
+class _Text(Struct):
+    """Fits exchange.Upload: a body that is here. Holds: it, until it is read."""
 
     body: bytes
 
     async def read(self, within_s: float = 0.0) -> bytes:  # noqa: ARG002 (there is nothing to wait for)
         """Give it."""
-        return self.body
+        body, self.body = self.body, b""
+        return body
 
 
 class Predictions:
@@ -302,7 +312,34 @@ class Predictions:
     # --- making one ------------------------------------------------------------------------------------------------
 
     async def _make(self, visit: _Visit, served: Served) -> None:
-        """Make a prediction, or find the one that is asked for again. Shape: checked in Cog's order."""
+        """Answer who asks for a prediction, new or there already. Errors: Fault.
+
+        Shape: what was read of the request is let go of by the time somebody waits; a large input was held several times.
+        """
+        around, client = self._around, visit.client
+        asked = await self._asked(visit, served)
+        prediction, wish = asked.prediction, asked.wish
+        if asked.exchange is None:
+            self._count(visit)
+            if wish.mode == "events":
+                _check_streams(served.info)
+            ending = await answer_follower(prediction, client, wish, asked.after, around.chance)
+            self._end(visit, ending, 202 if wish.mode == "async" else 200)
+            return
+        visit.conducted = True
+        try:
+            if wish.mode == "sync":
+                await answer_caller(prediction, client, asked.exchange, served.max_queue)
+            else:
+                around.tasks.start(asked.exchange)
+                await answer_creator(prediction, client, wish, served.max_queue, around.chance)
+        finally:
+            prediction.history.release()
+            if prediction.fault is not None and prediction.status == "failed" and wish.mode == "sync":
+                around.registry.forget(prediction)  # it never ran: who asks again gets another
+
+    async def _asked(self, visit: _Visit, served: Served) -> _Asked:
+        """Read a request for a prediction, and make it or find the one that is there. Shape: checked in Cog's order. Errors: Fault."""
         around, arrival, ident = self._around, visit.arrival, visit.place.id
         puts = visit.place.thing == "prediction"
         if not puts:
@@ -323,23 +360,17 @@ class Predictions:
         given = await off_loop(size, lambda: read_input(body.input))
         key = tenant, served.name, ident if puts else body.id or _new_id(around.wall())
         found = await self._again(visit, key, given, puts=puts)
-        if found is None:
-            info = discovery.runnable(served, around.chance) if served.info is None else served.info
-            if wish.mode == "events":
-                _check_streams(info)
-            wanted = await off_loop(size, lambda: self._wanted(served, info, key, body, given))
-            if wanted.dropped:
-                self._log.debug("input_members_dropped", request=arrival.request_id, count=wanted.dropped)
-            discovery.runnable(served, around.chance)
-            found = await self._again(visit, key, given, puts=puts)  # another may have come while a thread was busy
-            if found is None:
-                await self._begin(visit, served, wanted, body, wish)
-                return
-        self._count(visit)
+        if found is not None:
+            return _Asked(found, wish, after)
+        info = discovery.runnable(served, around.chance) if served.info is None else served.info
         if wish.mode == "events":
-            _check_streams(served.info)
-        ending = await answer_follower(found, visit.client, wish, after, around.chance)
-        self._end(visit, ending, 202 if wish.mode == "async" else 200)
+            _check_streams(info)
+        wanted = await off_loop(size, lambda: self._wanted(served, info, key, body, given))
+        if wanted.dropped:
+            self._log.debug("input_members_dropped", request=arrival.request_id, count=wanted.dropped)
+        discovery.runnable(served, around.chance)
+        found = await self._again(visit, key, given, puts=puts)  # another may have come while a thread was busy
+        return _Asked(found, wish, after) if found is not None else self._new(visit, served, wanted, body, wish)
 
     async def _again(self, visit: _Visit, key: Key, given: Given, *, puts: bool) -> Prediction | None:
         """Give the prediction that is asked for again; None for a new one. Errors: Fault where an id is in use, or the client left.
@@ -369,8 +400,8 @@ class Predictions:
         envelope = write_envelope(served.name, key[2], checked.json, context, checked.aside)
         return _Wanted(key, checked.shown, given.digest, context, envelope, checked.dropped)
 
-    async def _begin(self, visit: _Visit, served: Served, wanted: _Wanted, body: Body, wish: Wish) -> None:
-        """Make a prediction, start its exchange and answer who asked. Errors: Fault."""
+    def _new(self, visit: _Visit, served: Served, wanted: _Wanted, body: Body, wish: Wish) -> _Asked:
+        """Make a prediction. Shape: found from now on, so that its exchange must be started at once."""
         around, arrival = self._around, visit.arrival
         tenant, model, ident = wanted.key
         order = Order(
@@ -398,20 +429,8 @@ class Predictions:
                 made.tell = around.hook(body.webhook, events, passed, lambda: made.snapshot(full=False), ids)
             return made
 
-        # From here to the exchange's start nothing may fail: one that is found and never runs is waited for in vain.
         prediction = around.registry.create(order.key, make)
-        exchange = self._run(inner, prediction, timeout_s)
-        visit.conducted = True
-        try:
-            if wish.mode == "sync":
-                await answer_caller(prediction, visit.client, exchange, served.max_queue)
-            else:
-                around.tasks.start(exchange)
-                await answer_creator(prediction, visit.client, wish, served.max_queue, around.chance)
-        finally:
-            prediction.history.release()
-            if prediction.fault is not None and prediction.status == "failed" and wish.mode == "sync":
-                around.registry.forget(prediction)  # it never ran: who asks again gets another
+        return _Asked(prediction, wish, exchange=self._run(inner, prediction, timeout_s))
 
     async def _run(self, arrival: Arrival, prediction: Prediction, timeout_s: float) -> None:
         """Let a prediction's exchange be conducted, for so long at most. Shape: 0.0 is no limit."""

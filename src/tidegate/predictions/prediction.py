@@ -129,7 +129,7 @@ class Prediction:
     """One prediction, from its creation until nobody asks for it any more. Fits exchange.Client.
 
     Shape: `cancelling` asks whoever runs the exchange of this outcome to stop it, and says whether it is there; `tell`
-    hears of `start`, `output`, `logs` and `completed`, and never raises; `at_end` is called last of all. `fault` is why it
+    hears of `start`, `output`, `logs` and `completed`, and never raises; `at_end` is called at its end, once all know of it. `fault` is why it
     was refused, and `refused_early` says that it never was: neither did it run nor wait in line. `headers` are those of its
     answers.
     Holds: its history; its output and its newest logs while it runs, and as the last event of the history then.

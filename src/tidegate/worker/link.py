@@ -99,7 +99,7 @@ class Link(asyncio.Protocol):
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 why = "bytes that are no message"
                 break
-            del buffer[:end]  # costs nothing: a bytearray remembers where it begins
+            del buffer[:end]  # a bytearray remembers where it begins: what follows is seldom moved
         if messages:
             self._hearing.heard(messages)
         if why:

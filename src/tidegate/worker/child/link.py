@@ -1,4 +1,4 @@
-"""The child's end of the socket: messages in, on the loop; messages out, from any thread, in the order of `put`."""
+"""The child's end of the socket: messages in, for one thread at a time; messages out, from any, in the order of `put`."""
 
 import asyncio
 import os
@@ -33,7 +33,7 @@ class Gone(Exception):  # noqa: N818  (says what happened)
 
 
 class Link:
-    """A blocking socket that is never blocked on while the loop runs: what cannot be sent at once is kept, in order.
+    """A socket on which only a thread with nothing else to do waits: what cannot be sent at once is kept, in order.
 
     Holds: up to HIGH_BYTES and one message for each that writes. Before `attach`, `put` blocks instead.
     """

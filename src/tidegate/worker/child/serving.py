@@ -34,6 +34,8 @@ GRACE_S: Final = 1.0
 """How long handlers have to end once the parent is gone, and the process once it has nothing to do."""
 
 _PR_SET_PDEATHSIG: Final = 1
+_epoll: Final = select.epoll if sys.platform == "linux" else None
+"""As it is before user code is loaded: libraries for green threads take it away."""
 
 
 def main(number: int) -> NoReturn:
@@ -182,7 +184,7 @@ class Serving:
         desk.link.attach(desk.loop)
         desk.loop.add_reader(self._gauge.fileno(), self._read)
         for index in range(0 if self._is_async else desk.handler.slots):
-            Hand(self._next, self._shields, f"prediction-{index + 1}").start()
+            Hand(self._next, self._shields, f"prediction-{index + 1}", self._lost_hand).start()
         self._run_loop()
         desk.link.close(GRACE_S)
         return 1 if desk.link.gone else 0
@@ -278,6 +280,10 @@ class Serving:
 
     # --- the end ---------------------------------------------------------------------------------------------------
 
+    def _lost_hand(self) -> None:
+        """End all: what a thread had read that something ended from outside is lost, and its place with it."""
+        self._desk.loop.call_soon_threadsafe(self._lose)
+
     def _lose(self) -> None:
         """Take notice that the parent is gone."""
         if self._desk.loop.remove_reader(self._gauge.fileno()):
@@ -306,7 +312,7 @@ class Gauge:
 
     def __init__(self, number: int) -> None:
         self._number = number
-        self._poll = select.epoll() if sys.platform == "linux" else None
+        self._poll = None if _epoll is None else _epoll()
         if self._poll is not None:
             self._poll.register(number, select.EPOLLIN)
 

@@ -53,11 +53,13 @@ class Hand:
     """A long-lived thread that takes jobs, one at a time.
 
     Shape: `interrupt` names the job; an interruption reaches that job or nobody, because the thread swallows what was not
-    raised yet before it says that the job ended. Under the lock nobody interrupts.
+    raised yet before it says that the job ended. Under the lock nobody interrupts. `on_death` is called in the thread when
+    something ends it that others raised in it.
     """
 
-    def __init__(self, take: Callable[[], Job], shields: Shields, name: str) -> None:
+    def __init__(self, take: Callable[[], Job], shields: Shields, name: str, on_death: Callable[[], None]) -> None:
         self._take = take
+        self._on_death = on_death
         self._shields = shields
         self._lock = RLock()
         self._number = 0
@@ -79,14 +81,17 @@ class Hand:
     def _work(self) -> None:
         self._ident = get_ident()
         self._shields.add(self._ident, self._lock)
-        while True:
-            job = self._take()
-            job.hand = self
-            try:
-                self._run(job)
-            finally:
-                job.finish()
-            del job
+        try:
+            while True:
+                job = self._take()
+                job.hand = self
+                try:
+                    self._run(job)
+                finally:
+                    job.finish()
+                del job
+        finally:
+            self._on_death()
 
     def _run(self, job: Job) -> None:
         try:
