@@ -90,6 +90,26 @@ def stubborn(seconds: float = 60.0) -> str:
     return "done"
 
 
+class Stray(Exception):  # noqa: N818 (it says what it is)
+    """What something outside raises in a thread."""
+
+
+@concurrent(max=2)
+def struck(strikes: bool = False) -> str:
+    """Wait for long, or be done soon and have the thread struck after that."""
+    if not strikes:
+        time.sleep(60)
+        return "done"
+    ident = ctypes.c_ulong(threading.get_ident())
+
+    def strike() -> None:
+        time.sleep(0.2)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ident, ctypes.py_object(Stray))
+
+    threading.Thread(target=strike, daemon=True).start()
+    return "struck"
+
+
 def too_much(seconds: float = 60.0) -> Iterator[str]:
     """Say more than it may, and go on whatever is raised in it."""
     yield "x" * 2000

@@ -165,6 +165,7 @@ def test_nothing_is_said_after_a_whole_answer() -> None:
     made.start(EVENTS)
     made.finish(Ending(COMPLETED))
     made.refuse(Fault(BUG))
+    made.abort()
     assert (len(wire.writes), wire.aborted, wire.over) == (1, False, [made])
 
 

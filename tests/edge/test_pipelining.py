@@ -1,6 +1,7 @@
 """Several requests on one connection, sent before the first is answered."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from slow_client import read_on, slow_client
@@ -107,6 +108,47 @@ def test_what_is_pipelined_in_the_first_bytes_is_bounded_as_well() -> None:
         async with gateway() as running, connect(running.port) as client:
             await client.send(request_bytes(chat("mock?ttft=10s")) + b"".join(numbered(n) for n in range(9)))
             assert await client.closed()
+
+    run(work)
+
+
+@pytest.mark.parametrize("waits", [True, False], ids=["in turn", "pipelined"])
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        {"limits": {"rate": [{"by": "ip", "max_streams": 1}]}},
+        {"limits": {"rate": [{"by": "ip", "tokens_per_minute": 2000}]}},
+        {"provider": {"slots": {"max_streams": 1, "max_queue": 0}}},
+    ],
+    ids=["streams", "tokens", "slots"],
+)
+def test_a_request_is_not_refused_for_what_the_one_before_it_held(bounds: dict[str, Any], waits: bool) -> None:
+    async def work() -> None:
+        async with gateway(**bounds) as running, connect(running.port) as client:
+            request = request_bytes(chat("mock?tokens=4&itl=2ms&ttft=2ms"))
+            await client.send(request * (1 if waits else 4))
+            for number in range(4):
+                if waits and number:
+                    await client.send(request)
+                assert (await client.reply()).status == 200
+
+    run(work)
+
+
+def test_a_failure_to_turn_to_the_next_request_leaves_nothing_of_the_one_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> asyncio.Protocol:
+        raise OSError("no memory")
+
+    async def work() -> None:
+        async with gateway() as running, connect(running.port) as client:
+            monkeypatch.setattr(running.tidegate.edge, "cold", fail)
+            cold = request_bytes(b"", path="/v1/models", method="GET")
+            await client.send(request_bytes(chat("mock?tokens=4&itl=2ms")) + cold)
+            assert (await client.reply()).complete
+            await until(lambda: not len(running.tidegate.gateway) and not len(running.tidegate.edge.tasks))
+            assert (await running.entry()).code == "completed"
 
     run(work)
 

@@ -47,15 +47,29 @@ def test_a_connection_that_is_to_be_closed_is_while_the_place_is_still_taken() -
     run(work)
 
 
-def test_requests_with_files_follow_one_another_on_one_connection() -> None:
-    data = "data:text/plain;base64," + base64.b64encode(b"low tide\n" * 11_000).decode()
+FILE = "data:text/plain;base64," + base64.b64encode(b"low tide\n" * 11_000).decode()
 
+
+@pytest.mark.parametrize("slots", [{}, {"max_queue": 0}], ids=["a line", "no line"])
+def test_requests_with_files_follow_one_another_on_one_connection(slots: dict[str, int]) -> None:
     async def work() -> None:
-        async with owning("upper") as own, connect(own.port) as raw:
-            for _ in range(30):
-                await raw.send(request_bytes({"input": {"file": data}}, path=ROOT))
+        async with owning("upper", provider={"slots": slots}) as own, connect(own.port) as raw:
+            for _ in range(20):
+                await raw.send(request_bytes({"input": {"file": FILE}}, path=ROOT))
                 reply = await raw.reply()
                 assert (reply.status, reply.json()["status"]) == (200, "succeeded")
+                await raw.send(request_bytes(b"", path="/health-check", method="GET"))
+                assert (await raw.reply()).json()["status"] == "READY"
+            await own.at_rest()
+
+    run(work)
+
+
+def test_pipelined_predictions_do_not_stand_in_each_other_s_way() -> None:
+    async def work() -> None:
+        async with owning(provider={"slots": {"max_queue": 0}}) as own, connect(own.port) as raw:
+            await raw.send(request_bytes({"input": {"prompt": "a b"}}, path=ROOT) * 5)
+            assert [(await raw.reply()).status for _ in range(5)] == [200] * 5
             await own.at_rest()
 
     run(work)

@@ -56,6 +56,23 @@ def test_after_a_crash_health_says_so_and_the_next_request_is_served() -> None:
     run(work)
 
 
+@pytest.mark.slow
+def test_where_a_handler_s_thread_is_ended_from_outside_its_worker_is_replaced_and_nobody_is_said_to_have_cancelled() -> (
+    None
+):
+    async def work() -> None:
+        async with owning("struck") as own:
+            await own.put("beside", {}, headers=ASYNC)
+            assert (await own.post({"strikes": True})).json()["output"] == "struck"
+            await asyncio.sleep(0.5)
+            await own.post({"strikes": True}, headers=ASYNC)  # the thread ends where it takes it
+            found = await own.until_status("beside", "failed", "canceled", "succeeded")
+            assert (found["status"], found["error"]) == ("failed", "the worker exited (code 1)")
+            assert (await own.post({"strikes": True})).json()["output"] == "struck"
+
+    run(work)
+
+
 def test_a_sync_client_of_a_killed_worker_is_answered() -> None:
     async def work() -> None:
         async with owning("steps") as own:

@@ -277,9 +277,10 @@ class HttpClient:
         self._line.answered(self)
 
     def abort(self) -> None:
-        """Break the connection: what the client has is not whole."""
+        """Break the connection: what the client has is not whole. Shape: after a whole answer it is another's."""
         self._flow = None
-        self._line.abort()
+        if not self.answered:
+            self._line.abort()
 
     def refuse(self, fault: Fault, /) -> None:
         """Answer with an error."""

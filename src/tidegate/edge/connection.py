@@ -30,6 +30,8 @@ DISCARD_BYTES: Final = 1024 * 1024
 """After an early answer so much of the request is read on, so that the client sees the answer and not a reset."""
 HIGH_WATER_BYTES: Final = 64 * 1024
 LOW_WATER_BYTES: Final = 16 * 1024
+TURN_S: Final = 1.0
+"""How long a request waits, at most, until what the one before it held is given back: a place that is its own must not be in its way."""
 FULL_RETRY_S: Final = 1.0
 """When to come again where all connections are in use: nobody knows when one ends."""
 
@@ -117,7 +119,7 @@ class Connection(asyncio.Protocol):
     """One client's connection. Holds: one request in work, and at most MAX_QUEUED_* of what was pipelined behind it."""
 
     __slots__ = (
-        "_blocked", "_client", "_due", "_edge", "_looks_every_s", "_mode", "_number", "_peer", "_pending", "_received", "_scanned", "_seat",
+        "_before", "_blocked", "_client", "_due", "_edge", "_looks_every_s", "_mode", "_number", "_peer", "_pending", "_received", "_scanned", "_seat",
         "_timer", "_transport", "discarded",
     )  # fmt: skip
 
@@ -125,6 +127,7 @@ class Connection(asyncio.Protocol):
         self._edge = edge
         self._mode = _Mode.HEAD
         self._client: HttpClient | None = None
+        self._before: asyncio.Task[None] | None = None
         self._transport: asyncio.Transport | None = None
         self._blocked = False
         self._pending = bytearray()
@@ -309,10 +312,16 @@ class Connection(asyncio.Protocol):
             self._pending = bytearray(client.feed(bytes(self._pending)))
         if self._pending:
             self._queue(b"")
-        edge.tasks.start(self._conduct(hot.gateway, self._arrival(head, peer, hot.route, client), client))
+        arrival = self._arrival(head, peer, hot.route, client)
+        self._before = edge.tasks.spawn(self._conduct(hot.gateway, arrival, client, self._before))
 
-    async def _conduct(self, gateway: Conducting, arrival: Arrival, client: HttpClient) -> None:
+    async def _conduct(
+        self, gateway: Conducting, arrival: Arrival, client: HttpClient, before: asyncio.Task[None] | None
+    ) -> None:
         try:
+            if before is not None and not before.done():
+                await asyncio.wait((before,), timeout=TURN_S)
+            before = None  # else each would hold the one before it
             await gateway.conduct(arrival, client)
         finally:
             self.answered(client)
@@ -328,7 +337,7 @@ class Connection(asyncio.Protocol):
             return
         if not client.answered:
             self.abort()
-        elif not client.keeps or self._edge.closing:
+        elif not (client.keeps and client.body_complete) or self._edge.closing:
             self._finish_closing(discards=not client.body_complete)
         else:
             self._mode = _Mode.HEAD

@@ -149,11 +149,13 @@ class Relay:
         verdict = ending.verdict
         if verdict is not COMPLETED:
             self._source.abort()
-        self._close_client(ending, verdict)
-        self._sum_up()
-        self._outcome.end(ending, now, self._stream.head.status)
-        if not self._done.done():
-            self._done.set_result(None)
+        try:
+            self._close_client(ending, verdict)
+        finally:
+            self._sum_up()
+            self._outcome.end(ending, now, self._stream.head.status)
+            if not self._done.done():
+                self._done.set_result(None)
 
     def held(self) -> int:
         """Give the bytes that came and were not passed on yet: a frame's beginning, or a body's."""

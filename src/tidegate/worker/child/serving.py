@@ -282,7 +282,13 @@ class Serving:
 
     def _lost_hand(self) -> None:
         """End all: what a thread had read that something ended from outside is lost, and its place with it."""
-        self._desk.loop.call_soon_threadsafe(self._lose)
+        self._desk.loop.call_soon_threadsafe(self._break)
+
+    def _break(self) -> None:
+        """Leave at once: the parent tells of what runs here that the process ended."""
+        self._desk.loop.remove_reader(self._gauge.fileno())
+        self._desk.link.gone = True
+        self._stop()
 
     def _lose(self) -> None:
         """Take notice that the parent is gone."""
