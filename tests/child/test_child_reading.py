@@ -125,7 +125,7 @@ import os, threading
 def fork():
     for _ in range(20):
         pid = os.fork()
-        if not pid: os._exit(0)
+        if not pid: os.kill(os.getpid(), 9)  # to exit would save what coverage has, under a lock that was copied
         os.waitpid(pid, 0)
 threading.Thread(target=fork, daemon=True).start()
 """,
