@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from harness import Running, chat, connect, gateway, request_bytes, run
+from harness import Running, chat, connect, gateway, request_bytes, run, until
 from streams import DONE, FINISH, MESSAGE, ROLE, USAGE, answer, check_quiet, settled, word
 from tidegate.exchange import Ending
 from tidegate.testing.upstream import HEAD, LAST, Peer, chunk, scripted_upstream
@@ -98,7 +98,7 @@ def test_after_random_interruptions_everything_is_back_to_zero(seed: int, policy
                 await one_wave(running, rng)
                 await settled(running)
             check_quiet(running)
-            assert len(running.tidegate.edge.tasks) == 0
+            await until(lambda: not len(running.tidegate.edge.tasks))
             assert running.tidegate.buffered_bytes() == 0
             entries = running.entries()
             ids = Counter(entry.request_id for entry in entries)

@@ -61,7 +61,8 @@ def test_where_a_handler_s_thread_is_ended_from_outside_its_worker_is_replaced_a
     None
 ):
     async def work() -> None:
-        async with owning("struck") as own:
+        # Not measured: while something is to be raised in a thread, CPython 3.11 lets no traced one get on.
+        async with owning("struck", provider={"local": {"env": {"COVERAGE_PROCESS_CONFIG": ""}}}) as own:
             await own.put("beside", {}, headers=ASYNC)
             assert (await own.post({"strikes": True})).json()["output"] == "struck"
             await asyncio.sleep(0.5)
