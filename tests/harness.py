@@ -67,6 +67,7 @@ class Running:
 
     def entries(self) -> tuple[Entry, ...]:
         """The records so far."""
+        self.tidegate.ledger.write()
         return self.tidegate.entries.recent()
 
     async def entry(self, timeout_s: float = 5.0) -> Entry:

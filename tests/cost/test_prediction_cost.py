@@ -17,7 +17,7 @@ from threads import Threaded, threaded
 
 MODEL = "class Model:\n    def run(self) -> str:\n        return 'ok'\n"
 TIMES = 50
-MOST = {"task": 1, "future": 3, "timer": 2, "callback": 5}
+MOST = {"task": 1, "future": 3, "timer": 2, "callback": 6}
 """What a prediction may ask of the loop: the request's own task runs its exchange."""
 KEPT = 300
 KEPT_BYTES = 4096

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import string
+from collections.abc import Callable
 
 import msgspec
 import pytest
@@ -224,6 +225,28 @@ def test_an_outcome_without_an_ending_is_a_bug_and_is_reported() -> None:
     assert (entry.code, entry.status, entry.duration_s) == ("bug", 500, 3.0)
     assert arrival.outcome.ending is not None
     assert lines == [{"event": "exchange without an ending", "request": "r-1", "log_level": "error"}]
+
+
+def test_entries_are_made_at_once_and_written_together_when_that_is_asked_for() -> None:
+    store, metrics, asked = MemoryStore(), Metrics(GAP_BOUNDS_S, "1"), list[Callable[[], None]]()
+    ledger = Ledger(
+        (store,), clock=Clock(103.0), wall=Clock(1_700_000_003.0), log=structlog.get_logger(), later=asked.append
+    )
+    metrics.catch_up_by(ledger.write)
+    for _ in range(2):
+        arrival = completed()
+        ledger.started(arrival)
+        ledger.record(arrival, arrival.outcome)
+        arrival.outcome.status = 418  # too late to be told
+    assert (len(ledger), len(asked), store.recent()) == (0, 1, ())
+    metrics.render()
+    assert [entry.status for entry in store.recent()] == [200, 200]
+    asked[0]()
+    assert len(store.recent()) == 2
+    arrival = completed()
+    ledger.started(arrival)
+    ledger.record(arrival, arrival.outcome)
+    assert (len(asked), len(store.recent())) == (2, 2)
 
 
 def test_an_exchange_is_written_once() -> None:

@@ -97,6 +97,7 @@ class Tidegate:
         self.wiring = Wiring(config, proxies or {}, process, withheld=withheld)
         self._counted = MetricsStore(self.metrics, _names(config))
         self.ledger = self._ledger()
+        self.metrics.catch_up_by(self.ledger.write)
         wiring = self.wiring
         self.gateway = Gateway(wiring.admission, wiring.dispatch, wiring.relay, self.ledger, self.clock)
         self.health = Health(lambda: self.wiring, lambda: self.draining, self._counts, self.clock)
@@ -242,6 +243,7 @@ class Tidegate:
             wall=time.time,
             log=logger,
             on_start=self.metrics.exchange_started,
+            later=_two_turns_later,
         )
 
     def _guard(self) -> MemoryGuard:
@@ -437,6 +439,7 @@ class Tidegate:
         await self._listener.wait_closed()
         await self._ops_listener.wait_closed()
         await asyncio.sleep(0)  # transports tell their protocols in the loop's next turn
+        self.ledger.write()
 
 
 def _names(config: Config, before: Names | None = None) -> Names:
@@ -459,3 +462,9 @@ def _changed(path: str, old: Config, new: Config) -> bool:
     if path == "server.tls":
         return bool(before.cert) != bool(after.cert)  # from plain to TLS; another certificate is taken at once
     return bool(before != after)
+
+
+def _two_turns_later(write: Callable[[], None]) -> None:
+    """Write when the loop has turned to what came meanwhile: the next request of a client that waited for this one's end is on its way by then."""
+    loop = asyncio.get_running_loop()
+    loop.call_soon(loop.call_soon, write)

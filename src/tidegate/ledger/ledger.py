@@ -279,7 +279,9 @@ class MetricsStore:
 class Ledger:
     """Writes one entry for each exchange that was started.
 
-    Holds: the exchanges that were started and not recorded. `on_start` hears of each that begins.
+    Shape: an entry is made when its exchange is recorded; `later` calls what it is given when the stores are to have it, at once
+    unless told otherwise. `on_start` hears of each exchange that begins.
+    Holds: the exchanges that were started and not recorded, and the entries that `later` has not called for.
     """
 
     def __init__(
@@ -290,6 +292,7 @@ class Ledger:
         wall: Callable[[], float],
         log: FilteringBoundLogger,
         on_start: Callable[[], None] = lambda: None,
+        later: Callable[[Callable[[], None]], object] = lambda write: write(),
     ) -> None:
         self._stores = tuple(stores)
         self._clock = clock
@@ -297,6 +300,8 @@ class Ledger:
         self._log = log
         self._on_start = on_start
         self._open: dict[int, Outcome] = {}
+        self._later = later
+        self._unwritten: list[Entry] = []
 
     def __len__(self) -> int:
         return len(self._open)
@@ -307,16 +312,25 @@ class Ledger:
         self._on_start()
 
     def record(self, arrival: Arrival, outcome: Outcome) -> None:
-        """Write the entry of an exchange that is over. Never raises; a second call for one exchange writes nothing."""
+        """Make the entry of an exchange that is over. Never raises; a second call for one exchange makes nothing."""
         if self._open.pop(id(outcome), None) is None:
             self._log.error("exchange recorded without a start", request=arrival.request_id)
             return
         now = self._clock()
         if outcome.end(Ending(BUG), now):
             self._log.error("exchange without an ending", request=arrival.request_id)
-        entry = Entry.of(arrival, outcome, self._wall() - (now - outcome.received_at))
-        for store in self._stores:
-            try:
-                store.add(entry)
-            except Exception as error:  # noqa: BLE001 (a store's failure is its own, whatever it is)
-                self._log.error("store failed", store=type(store).__name__, request=arrival.request_id, exc_info=error)
+        self._unwritten.append(Entry.of(arrival, outcome, self._wall() - (now - outcome.received_at)))
+        if len(self._unwritten) == 1:
+            self._later(self.write)
+
+    def write(self) -> None:
+        """Give the stores what they do not have yet. Never raises."""
+        entries, self._unwritten = self._unwritten, []
+        for entry in entries:
+            for store in self._stores:
+                try:
+                    store.add(entry)
+                except Exception as error:  # noqa: BLE001 (a store's failure is its own, whatever it is)
+                    self._log.error(
+                        "store failed", store=type(store).__name__, request=entry.request_id, exc_info=error
+                    )

@@ -174,6 +174,7 @@ class Metrics:
         self._error_frames = 0
         self._slot_wait = Histogram(STREAM_BOUNDS_S)
         self._states: list[tuple[str, str, tuple[str, ...], Callable[[], Series]]] = []
+        self._catch_up: Callable[[], None] = _nothing
         self._connections: Callable[[], int] | None = None
         self._buffered: Callable[[], int] | None = None
         self._dropped_lines: Callable[[], int] | None = None
@@ -288,6 +289,10 @@ class Metrics:
 
     # --- what is asked for when scraped ----------------------------------------------------------------------------
 
+    def catch_up_by(self, write: Callable[[], None]) -> None:
+        """Take the function that counts what is over and was not counted yet."""
+        self._catch_up = write
+
     def watch_connections(self, count: Callable[[], int]) -> None:
         """Take the function that gives the clients' open connections."""
         self._connections = count
@@ -314,6 +319,7 @@ class Metrics:
 
     def families(self) -> Iterator[Metric]:
         """Give every family with its present values."""
+        self._catch_up()
         yield InfoMetricFamily(
             "tidegate_build",
             "What runs here.",
@@ -426,6 +432,10 @@ class _Scrape:
 
     def collect(self) -> Iterable[Metric]:
         return self._metrics.families()
+
+
+def _nothing() -> None:
+    """Leave all as it is."""
 
 
 def _count(name: str, documentation: str, value: float) -> Metric:
