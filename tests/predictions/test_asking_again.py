@@ -1,6 +1,8 @@
 """Who asks again with a PUT: what is no answer to them is run anew, once, and what somebody was promised goes on."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 from fronting import Fronted, fronted
@@ -17,6 +19,17 @@ async def _begin(at: Fronted, client: Raw, ident: str = "p", **headers: str) -> 
     at.handler.gate.clear()
     await client.send(request_bytes(INPUT, path=f"/predictions/{ident}", method="PUT", headers=headers))
     await until(lambda: bool(at.model.stops))
+
+
+@asynccontextmanager
+async def _asked_again(at: Fronted) -> AsyncIterator[Raw]:
+    """Give a client that asks for what another began, as soon as that one has left."""
+    async with connect(at.port) as second:
+        async with connect(at.port) as first:
+            await _begin(at, first)
+            await second.send(request_bytes(INPUT, path="/predictions/p", method="PUT"))
+            await until(lambda: len(at.book.begun) == 1)
+        yield second
 
 
 @pytest.mark.parametrize("first", [{}, {"accept": SSE}])
@@ -108,11 +121,7 @@ def test_a_cancel_of_what_is_being_stopped_anyway_is_meant() -> None:
 def test_a_retry_that_came_before_its_first_client_was_missed_keeps_it_running() -> None:
     async def scenario() -> None:
         async with fronted() as at:
-            async with connect(at.port) as second:
-                async with connect(at.port) as first:
-                    await _begin(at, first)
-                    await second.send(request_bytes(INPUT, path="/predictions/p", method="PUT"))
-                    await until(lambda: len(at.book.begun) == 1)
+            async with _asked_again(at) as second:
                 await asyncio.sleep(0.05)
                 assert at.registry.running == 1
                 at.handler.gate.set()
@@ -125,11 +134,7 @@ def test_a_retry_that_came_before_its_first_client_was_missed_keeps_it_running()
 def test_the_last_who_waits_takes_it_along() -> None:
     async def scenario() -> None:
         async with fronted() as at:
-            async with connect(at.port) as second:
-                async with connect(at.port) as first:
-                    await _begin(at, first)
-                    await second.send(request_bytes(INPUT, path="/predictions/p", method="PUT"))
-                    await until(lambda: len(at.book.begun) == 1)
+            async with _asked_again(at):
                 assert at.registry.running == 1
             await until(lambda: not at.registry.running)
             assert (await at.get("/predictions/p")).json()["status"] == "canceled"
